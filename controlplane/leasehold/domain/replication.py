@@ -1,0 +1,67 @@
+"""What replication carries: parts of a subnet's reservation log, and the digest by which two sides compare."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from netaddr import IPAddress
+
+from leasehold.domain.addresses import Mac
+
+EMPTY_DIGEST = "0" * 16
+"""The digest of no reservations at all."""
+
+Entry = tuple[Mac, IPAddress, str | None]
+"""One reservation: the MAC, the address that it gets, and the hostname or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What happened to a subnet's reservations from revision `base` to `revision`, the last word on each MAC."""
+
+    subnet: int
+    epoch: str
+    base: int
+    revision: int
+    set: tuple[Entry, ...]
+    unset: tuple[Mac, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resync:
+    """All reservations of a subnet at one revision, in place of whatever the server has."""
+
+    subnet: int
+    epoch: str
+    revision: int
+    reservations: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubnetState:
+    """What a server has in force for a subnet. One that it has never heard of has epoch "" and revision 0."""
+
+    subnet: int
+    epoch: str
+    revision: int
+    count: int
+    digest: str
+
+
+def toggle(digest: str, mac: Mac, address: IPAddress, hostname: str | None = None) -> str:
+    """The digest after this reservation was put into the set, or, being in it, taken out.
+
+    A digest is the XOR over all reservations of the first eight octets of SHA-256 of "MAC IP HOSTNAME", as 16
+    lower-case hexadecimal digits; without a hostname the text ends in a space.
+    """
+    text = f"{mac} {address} {hostname or ''}"
+    part = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return f"{int(digest, 16) ^ part:016x}"
+
+
+def digest_of(reservations: Iterable[Entry]) -> str:
+    """The digest of a whole set, in any order."""
+    digest = EMPTY_DIGEST
+    for mac, address, hostname in reservations:
+        digest = toggle(digest, mac, address, hostname)
+    return digest

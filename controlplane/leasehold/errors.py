@@ -1,0 +1,243 @@
+"""The error hierarchy: what went wrong, with a stable code and the facts. It knows nothing of HTTP or exit codes.
+
+Edges choose numbers: the web layer has one table from the branches to a status, the CLI one to an exit code.
+"""
+
+from typing import ClassVar
+
+
+class LeaseholdError(Exception):
+    """Base of everything that a caller can be told.
+
+    `str(error)` is one or two sentences that name what was wrong and what to do; `facts` are the same values for
+    programs, JSON-ready; `code` is stable for ever.
+    """
+
+    code: ClassVar[str]
+
+    def __init__(self, sentence: str, **facts: object) -> None:
+        super().__init__(sentence)
+        self.facts = facts
+
+
+class Invalid(LeaseholdError):
+    """The request itself is wrong, whatever the state."""
+
+    code = "invalid"
+
+
+class NotFound(LeaseholdError):
+    """What was named does not exist."""
+
+    code = "not-found"
+
+
+class Conflict(LeaseholdError):
+    """The request is sound, but the present state forbids it."""
+
+    code = "conflict"
+
+
+class Unavailable(LeaseholdError):
+    """It may succeed by itself later. `retry_after_s` is a hint in seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, sentence: str, *, retry_after_s: int = 5, **facts: object) -> None:
+        super().__init__(sentence, **facts)
+        self.retry_after_s = retry_after_s
+
+
+class Refused(LeaseholdError):
+    """A Kea server answered, and refused."""
+
+    code = "refused-by-kea"
+
+
+class Unauthenticated(LeaseholdError):
+    """The caller did not prove who it is with a bearer token that is known here."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(LeaseholdError):
+    """The caller's role does not allow this. Facts: role, roles (that would)."""
+
+    code = "forbidden"
+
+
+# ---- Invalid
+
+
+class FieldInvalid(Invalid):
+    """A field has a value that is not of its kind. Facts: field, value."""
+
+    code = "field-invalid"
+
+
+class RangeInvalid(Invalid):
+    """A range that is no range: ends before it begins, or holds addresses that must not be handed out."""
+
+    code = "range-invalid"
+
+
+class MacNotUnicast(Invalid):
+    """A multicast or all-zero MAC cannot be a network card's own. Facts: mac."""
+
+    code = "mac-not-unicast"
+
+
+class SubnetInvalid(Invalid):
+    """A subnet whose parts do not fit each other. Facts: cidr, field, value."""
+
+    code = "subnet-invalid"
+
+
+class NoIpamService(Invalid):
+    """The vNIC has no subnet, or its network has IPAM off: there is no address to start. Facts: vnic."""
+
+    code = "no-ipam-service"
+
+
+# ---- NotFound
+
+
+class MacPoolNotFound(NotFound):
+    """No MAC pool of this id."""
+
+    code = "mac-pool-not-found"
+
+
+class NetworkNotFound(NotFound):
+    """No network of this id."""
+
+    code = "network-not-found"
+
+
+class SubnetNotFound(NotFound):
+    """No subnet of this id."""
+
+    code = "subnet-not-found"
+
+
+class HostNotFound(NotFound):
+    """No host of this id."""
+
+    code = "host-not-found"
+
+
+class VnicNotFound(NotFound):
+    """No vNIC of this id."""
+
+    code = "vnic-not-found"
+
+
+class WebhookNotFound(NotFound):
+    """No webhook of this id."""
+
+    code = "webhook-not-found"
+
+
+class TokenNotFound(NotFound):
+    """No token of this id."""
+
+    code = "token-not-found"
+
+
+# ---- Conflict
+
+
+class NameTaken(Conflict):
+    """The name belongs to another of its kind. Facts: name."""
+
+    code = "name-taken"
+
+
+class MacTaken(Conflict):
+    """The MAC is in use. Facts: mac, holder (vNIC), vm."""
+
+    code = "mac-taken"
+
+
+class MacPoolExhausted(Conflict):
+    """The pool has fewer free MACs than wanted. Facts: mac_pool, wanted, free."""
+
+    code = "mac-pool-exhausted"
+
+
+class AddressTaken(Conflict):
+    """The address is promised to another vNIC, draining or cooling. Facts: ip, subnet, state, holder."""
+
+    code = "address-taken"
+
+
+class AddressOutOfRange(Conflict):
+    """The address is not one that the subnet hands out. Facts: ip, subnet."""
+
+    code = "address-out-of-range"
+
+
+class SubnetExhausted(Conflict):
+    """Every address of the subnet's ranges is held, draining or cooling. Facts: subnet, held, draining, cooling."""
+
+    code = "subnet-exhausted"
+
+
+class MacReserved(Conflict):
+    """The subnet already has a reservation for this MAC, of another vNIC. Facts: mac, subnet, holder."""
+
+    code = "mac-reserved"
+
+
+class SubnetOverlap(Conflict):
+    """The CIDR overlaps with another subnet of the network. Facts: cidr, subnet."""
+
+    code = "subnet-overlap"
+
+
+class InUse(Conflict):
+    """It cannot go, or change so, while others depend on it. Facts: what depends on it."""
+
+    code = "in-use"
+
+
+# ---- Unavailable
+
+
+class NotConfirmed(Unavailable):
+    """The reservation is promised, but not yet confirmed by the servers asked for. Facts: ip, mac, servers."""
+
+    code = "not-confirmed"
+
+
+class NoServer(Unavailable):
+    """No IPAM server serves the network at present. Facts: network, hosts."""
+
+    code = "no-server"
+
+
+class HostUnreachable(Unavailable):
+    """A host's control channel did not answer. Facts: host, url, reason."""
+
+    code = "host-unreachable"
+
+
+class DatabaseBusy(Unavailable):
+    """The database did not let the change through in time."""
+
+    code = "database-busy"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be opened, or is not at this release's schema."""
+
+    code = "database-unavailable"
+
+
+# ---- Refused
+
+
+class KeaRefused(Refused):
+    """Kea answered a command with an error. Facts: host, command, result, text."""
+
+    code = "kea-refused"

@@ -1,0 +1,220 @@
+"""The reservation log, and the life of an address: free → held → draining → cooling → free.
+
+Every change takes the next revision of its subnet and a row in the log, in the transaction of the change itself.
+"""
+
+from netaddr import IPAddress
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
+
+from leasehold.domain.addresses import Mac
+from leasehold.domain.replication import toggle
+from leasehold.domain.subnets import address_at, offset_of
+from leasehold.domain.values import Reservation
+from leasehold.errors import AddressOutOfRange, AddressTaken, MacReserved, SubnetExhausted
+from leasehold.service import subnets
+from leasehold.service.context import Context
+from leasehold.store import extents
+from leasehold.store.database import AnyRow
+from leasehold.store.tables import addresses, reservation_log, server_subnets, vnics
+from leasehold.store.tables import subnets as subnets_table
+
+_SWEEP_BATCH = 1000
+
+
+def list_reservations(ctx: Context, subnet_id: int, *, limit: int, after: IPAddress | None = None) -> list[Reservation]:
+    """Up to `limit` reservations of the subnet behind address `after`, by address. Raises SubnetNotFound."""
+    with ctx.db.read() as connection:
+        spec = subnets.spec_of(subnets.require(connection, subnet_id))
+        rows = connection.execute(
+            select(addresses.c.offset, addresses.c.mac, addresses.c.vnic_id)
+            .where(
+                addresses.c.subnet_id == subnet_id,
+                addresses.c.state == "held",
+                addresses.c.offset > (-1 if after is None else offset_of(spec, after)),
+            )
+            .order_by(addresses.c.offset)
+            .limit(limit)
+        ).all()
+    return [Reservation(ip=address_at(spec, row.offset), mac=Mac(row.mac), vnic=row.vnic_id) for row in rows]
+
+
+def promise(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac, wanted: IPAddress | None) -> None:
+    """Makes sure that the vNIC holds an address of the subnet: the one that it has or had, else the one wanted, else
+    the one that has been free longest.
+
+    Raises SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
+    """
+    subnet = subnets.require(connection, subnet_id, lock=True)
+    spec = subnets.spec_of(subnet)
+    own = connection.execute(
+        select(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.vnic_id == vnic_id)
+    ).all()
+    # A server may still serve a draining address to the MAC that it was promised to, and so to no other.
+    mine = [row for row in own if row.mac == mac.value or row.state == "cooling"]
+    kept = next((row for row in mine if wanted is None or address_at(spec, row.offset) == wanted), None)
+    if kept is not None and kept.state == "held":
+        return
+    for row in own:
+        if row.state == "held":
+            _withdraw(connection, subnet, row)
+            subnet = subnets.require(connection, subnet_id)
+    _refuse_second_reservation(connection, subnet, vnic_id, mac)
+    offset = _take(connection, subnet, wanted) if kept is None else kept.offset
+    revision = _log(connection, subnet, mac, offset, held=True)
+    values = {"state": "held", "mac": mac.value, "vnic_id": vnic_id, "revision": revision, "free_at_ms": None}
+    if kept is None:
+        connection.execute(insert(addresses).values(subnet_id=subnet_id, offset=offset, **values))
+    else:
+        connection.execute(
+            update(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset == offset).values(**values)
+        )
+
+
+def withdraw(connection: Connection, vnic_id: str) -> None:
+    """Lets the addresses that the vNIC holds drain. They stay its own until they are free."""
+    held = connection.execute(
+        select(addresses).where(addresses.c.vnic_id == vnic_id, addresses.c.state == "held")
+    ).all()
+    for row in held:
+        _withdraw(connection, subnets.require(connection, row.subnet_id, lock=True), row)
+
+
+def sweep(ctx: Context) -> int:
+    """Moves released addresses on: draining ones whose withdrawal every server has confirmed begin to cool, and cooling
+    ones whose time has come are free. Returns how many moved."""
+    now_ms = ctx.now_ms()
+    free_at_ms = now_ms + round(ctx.settings.cool_down_s * 1000)
+    owed = (
+        select(server_subnets.c.host_id)
+        .where(
+            server_subnets.c.subnet_id == addresses.c.subnet_id,
+            or_(
+                server_subnets.c.confirmed_revision.is_(None),
+                server_subnets.c.confirmed_revision < addresses.c.revision,
+            ),
+        )
+        .exists()
+    )
+    with ctx.db.write() as connection:
+        moved = connection.execute(
+            update(addresses)
+            .where(addresses.c.state == "draining", ~owed)
+            .values(state="cooling", free_at_ms=free_at_ms)
+        ).rowcount
+        due = connection.execute(
+            select(addresses.c.subnet_id, addresses.c.offset, subnets_table.c.space_id)
+            .join(subnets_table, subnets_table.c.id == addresses.c.subnet_id)
+            .where(addresses.c.state == "cooling", addresses.c.free_at_ms <= now_ms)
+            .order_by(addresses.c.subnet_id, addresses.c.offset)
+            .limit(_SWEEP_BATCH)
+            .with_for_update(of=addresses)
+        ).all()
+        by_subnet: dict[tuple[int, int], list[int]] = {}
+        for row in due:
+            by_subnet.setdefault((row.subnet_id, row.space_id), []).append(row.offset)
+        for (subnet_id, space_id), offsets in by_subnet.items():
+            connection.execute(
+                delete(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset.in_(offsets))
+            )
+            extents.give_back(connection, space_id, offsets)
+    if moved or due:
+        ctx.bell.ring()
+    return int(moved) + len(due)
+
+
+def _withdraw(connection: Connection, subnet: AnyRow, row: AnyRow) -> None:
+    revision = _log(connection, subnet, Mac(row.mac), row.offset, held=False)
+    connection.execute(
+        update(addresses)
+        .where(addresses.c.subnet_id == row.subnet_id, addresses.c.offset == row.offset)
+        .values(state="draining", revision=revision)
+    )
+
+
+def _log(connection: Connection, subnet: AnyRow, mac: Mac, offset: int, *, held: bool) -> int:
+    """Takes the next revision of the subnet, whose row the caller has locked, for a reservation that comes or goes."""
+    revision: int = connection.execute(
+        update(subnets_table)
+        .where(subnets_table.c.id == subnet.id)
+        .values(
+            revision=subnets_table.c.revision + 1,
+            digest=toggle(subnet.digest, mac, subnets.address_of(subnet, offset)),
+        )
+        .returning(subnets_table.c.revision)
+    ).scalar_one()
+    connection.execute(
+        insert(reservation_log).values(
+            subnet_id=subnet.id, revision=revision, mac=mac.value, offset=offset if held else None
+        )
+    )
+    return revision
+
+
+def _take(connection: Connection, subnet: AnyRow, wanted: IPAddress | None) -> int:
+    spec = subnets.spec_of(subnet)
+    if wanted is None:
+        taken = extents.take_any(connection, subnet.space_id)
+        if not taken:
+            raise _exhausted(connection, subnet)
+        return taken[0]
+    offset = offset_of(spec, wanted)
+    if extents.take(connection, subnet.space_id, offset):
+        return offset
+    row = connection.execute(
+        select(addresses).where(addresses.c.subnet_id == subnet.id, addresses.c.offset == offset)
+    ).one_or_none()
+    if row is None:
+        raise AddressOutOfRange(
+            f"{wanted} is not handed out on subnet {subnet.id} ({spec.cidr}): it is outside of its ranges, excluded, "
+            "the gateway, or a host's own. Ask for another, or for none to get the next free one.",
+            ip=str(wanted),
+            subnet=subnet.id,
+        )
+    raise AddressTaken(
+        f"{wanted} on subnet {subnet.id} ({spec.cidr}) is {row.state} for vNIC {row.vnic_id}. "
+        "Ask for another, or for none to get the next free one.",
+        ip=str(wanted),
+        subnet=subnet.id,
+        state=row.state,
+        holder=row.vnic_id,
+    )
+
+
+def _exhausted(connection: Connection, subnet: AnyRow) -> SubnetExhausted:
+    counts: dict[str, int] = dict.fromkeys(("held", "draining", "cooling"), 0)
+    counts.update(
+        connection.execute(
+            select(addresses.c.state, func.count())
+            .where(addresses.c.subnet_id == subnet.id)
+            .group_by(addresses.c.state)
+        ).all()
+    )
+    return SubnetExhausted(
+        f"Subnet {subnet.id} ({subnet.cidr}) has no free address: {counts['held']} are held, "
+        f"{counts['draining']} draining and {counts['cooling']} cooling. "
+        "Stop vNICs that are not needed, or widen its ranges.",
+        subnet=subnet.id,
+        **counts,
+    )
+
+
+def _refuse_second_reservation(connection: Connection, subnet: AnyRow, vnic_id: str, mac: Mac) -> None:
+    holder = connection.execute(
+        select(addresses.c.vnic_id, vnics.c.vm)
+        .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
+        .where(
+            addresses.c.subnet_id == subnet.id,
+            addresses.c.mac == mac.value,
+            addresses.c.state == "held",
+            addresses.c.vnic_id != vnic_id,
+        )
+    ).one_or_none()
+    if holder is not None:
+        raise MacReserved(
+            f"vNIC {holder.vnic_id} of VM {holder.vm} already has a reservation for {mac} on subnet {subnet.id}. "
+            "Stop it first, or give one of the two another MAC.",
+            mac=str(mac),
+            subnet=subnet.id,
+            holder=holder.vnic_id,
+            vm=holder.vm,
+        )

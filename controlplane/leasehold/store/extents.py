@@ -1,0 +1,149 @@
+"""The allocator: free numbers of a space as extents `first`–`last`, for MACs and addresses alike.
+
+Taking any, taking a given one, giving back and taking n at once each touch a bounded number of rows by the index on
+(space, last), whatever the space's size and fill. A space's row is locked first, so that its changes queue. A cursor
+moves ahead of what was taken, and a search begins at it: a number that was given back is not found again before all
+others have had their turn.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from leasehold.store.database import AnyRow
+from leasehold.store.tables import free_extents, spaces
+
+Extent = tuple[int, int]
+"""First and last number, both inclusive."""
+
+
+def create_space(connection: Connection, extents: Iterable[Extent]) -> int:
+    """A new space with these free extents, which neither overlap nor touch; returns its id."""
+    rows = list(extents)
+    size = sum(last - first + 1 for first, last in rows)
+    space_id: int = connection.execute(
+        insert(spaces).values(cursor=0, free=size, size=size).returning(spaces.c.id)
+    ).scalar_one()
+    if rows:
+        connection.execute(
+            insert(free_extents), [{"space_id": space_id, "first": first, "last": last} for first, last in rows]
+        )
+    return space_id
+
+
+def delete_space(connection: Connection, space_id: int) -> None:
+    """Forgets a space and its extents."""
+    connection.execute(delete(spaces).where(spaces.c.id == space_id))
+
+
+def take_any(connection: Connection, space_id: int, count: int = 1) -> list[int]:
+    """Takes `count` free numbers, those that have been free longest first; takes none and returns [] if fewer are."""
+    space = _lock(connection, space_id)
+    if space.free < count:
+        return []
+    taken: list[int] = []
+    cursor = space.cursor
+    while len(taken) < count:
+        extent = _at_or_after(connection, space_id, cursor)
+        if extent is None:
+            cursor = 0
+            continue
+        first = max(extent.first, cursor)
+        last = min(extent.last, first + count - len(taken) - 1)
+        _carve(connection, space_id, extent, first, last)
+        taken.extend(range(first, last + 1))
+        cursor = last + 1
+    connection.execute(update(spaces).where(spaces.c.id == space_id).values(cursor=cursor, free=spaces.c.free - count))
+    return taken
+
+
+def take(connection: Connection, space_id: int, number: int) -> bool:
+    """Takes this very number; False if it is not free."""
+    _lock(connection, space_id)
+    extent = _at_or_after(connection, space_id, number)
+    if extent is None or extent.first > number:
+        return False
+    _carve(connection, space_id, extent, number, number)
+    connection.execute(update(spaces).where(spaces.c.id == space_id).values(free=spaces.c.free - 1))
+    return True
+
+
+def give_back(connection: Connection, space_id: int, numbers: Iterable[int]) -> None:
+    """Makes these numbers of the space free again. Raises ValueError, a bug, if one of them is free already."""
+    _lock(connection, space_id)
+    count = 0
+    for first, last in runs(numbers):
+        _merge(connection, space_id, first, last)
+        count += last - first + 1
+    connection.execute(update(spaces).where(spaces.c.id == space_id).values(free=spaces.c.free + count))
+
+
+def resize(connection: Connection, space_id: int, by: int) -> None:
+    """Says that the space hands out `by` numbers more (or fewer) in all."""
+    connection.execute(update(spaces).where(spaces.c.id == space_id).values(size=spaces.c.size + by))
+
+
+def runs(numbers: Iterable[int]) -> Iterator[Extent]:
+    """The numbers, in any order, as ascending extents that do not touch."""
+    ordered = sorted(numbers)
+    start = 0
+    for index in range(1, len(ordered) + 1):
+        if index == len(ordered) or ordered[index] != ordered[index - 1] + 1:
+            yield ordered[start], ordered[index - 1]
+            start = index
+
+
+def _lock(connection: Connection, space_id: int) -> AnyRow:
+    return connection.execute(
+        select(spaces.c.cursor, spaces.c.free).where(spaces.c.id == space_id).with_for_update()
+    ).one()
+
+
+def _at_or_after(connection: Connection, space_id: int, number: int) -> AnyRow | None:
+    """The extent that holds `number`, else the next one."""
+    return connection.execute(
+        select(free_extents.c.first, free_extents.c.last)
+        .where(free_extents.c.space_id == space_id, free_extents.c.last >= number)
+        .order_by(free_extents.c.last)
+        .limit(1)
+    ).one_or_none()
+
+
+def _carve(connection: Connection, space_id: int, extent: AnyRow, first: int, last: int) -> None:
+    """Takes `first`–`last` out of an extent that holds them, leaving what is before and behind."""
+    row = (free_extents.c.space_id == space_id) & (free_extents.c.last == extent.last)
+    if last < extent.last:
+        connection.execute(update(free_extents).where(row).values(first=last + 1))
+    else:
+        connection.execute(delete(free_extents).where(row))
+    if extent.first < first:
+        connection.execute(insert(free_extents).values(space_id=space_id, first=extent.first, last=first - 1))
+
+
+def _merge(connection: Connection, space_id: int, first: int, last: int) -> None:
+    """Puts `first`–`last` in, joining the extents that it touches."""
+    neighbours = connection.execute(
+        select(free_extents.c.first, free_extents.c.last)
+        .where(free_extents.c.space_id == space_id, free_extents.c.last >= first - 1)
+        .order_by(free_extents.c.last)
+        .limit(2)
+    ).all()
+    left = next((extent for extent in neighbours if extent.last == first - 1), None)
+    right = next((extent for extent in neighbours if extent.last >= first), None)
+    if right is not None and right.first <= last:
+        raise ValueError(
+            f"space {space_id}: {first} to {last} is given back, but {right.first} to {right.last} is free"
+        )
+    if left is not None:
+        connection.execute(
+            delete(free_extents).where(free_extents.c.space_id == space_id, free_extents.c.last == left.last)
+        )
+        first = left.first
+    if right is not None and right.first == last + 1:
+        connection.execute(
+            update(free_extents)
+            .where(free_extents.c.space_id == space_id, free_extents.c.last == right.last)
+            .values(first=first)
+        )
+    else:
+        connection.execute(insert(free_extents).values(space_id=space_id, first=first, last=last))

@@ -1,0 +1,16 @@
+"""Brings a database to the schema of this release, and says at which it is."""
+
+from alembic import command
+from alembic.config import Config
+
+from leasehold.store.database import Database
+
+
+def upgrade(database: Database) -> None:
+    """Runs the migrations that are missing, all in one transaction."""
+    config = Config()
+    config.set_main_option("script_location", "leasehold.store:migrations")
+    config.attributes["configure_logger"] = False
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

@@ -1,0 +1,295 @@
+"""The tables. Constraint names are part of the contract: a violation becomes a domain error by its constraint's name.
+
+MACs are 48-bit integers, addresses of a subnet offsets from its network address, instants milliseconds since the Unix
+epoch, UTC: integers, so that SQLite and PostgreSQL keep and order them alike.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only for a column of exactly INTEGER.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+lineage = Table(
+    "lineage",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="single"), primary_key=True),
+    Column("epoch", String, nullable=False, comment="identity of this database's history"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("role", String, nullable=False),
+    Column("host_id", String, comment="the one host that a token of role host may speak for"),
+    Column("description", String, nullable=False),
+    Column("digest", LargeBinary, nullable=False, comment="SHA-256 of the secret"),
+    Column("created_ms", BigInteger, nullable=False),
+    UniqueConstraint("digest"),
+)
+
+spaces = Table(
+    "spaces",
+    metadata,
+    Column("id", _Serial, primary_key=True, comment="one per MAC pool and per subnet"),
+    Column("cursor", BigInteger, nullable=False, comment="where the next search begins, so that reuse comes last"),
+    Column("free", BigInteger, nullable=False, comment="sum of the extents' sizes"),
+    Column("size", BigInteger, nullable=False, comment="how many numbers the space hands out in all"),
+)
+
+free_extents = Table(
+    "free_extents",
+    metadata,
+    Column("space_id", ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    PrimaryKeyConstraint("space_id", "last"),
+    CheckConstraint("first <= last", name="order"),
+)
+
+mac_pools = Table(
+    "mac_pools",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("description", String, nullable=False),
+    Column("allow_duplicates", Boolean, nullable=False),
+    Column("default_pool", Boolean, nullable=False),
+    Column("space_id", ForeignKey("spaces.id"), nullable=False),
+    UniqueConstraint("name"),
+)
+Index(
+    "uq_mac_pools_default_pool",
+    mac_pools.c.default_pool,
+    unique=True,
+    sqlite_where=mac_pools.c.default_pool.is_(True),
+    postgresql_where=mac_pools.c.default_pool.is_(True),
+)
+
+mac_ranges = Table(
+    "mac_ranges",
+    metadata,
+    Column("mac_pool_id", ForeignKey("mac_pools.id", ondelete="CASCADE"), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    PrimaryKeyConstraint("mac_pool_id", "last"),
+    CheckConstraint("first <= last", name="order"),
+)
+
+networks = Table(
+    "networks",
+    metadata,
+    Column("id", String, primary_key=True, comment="the engine's own"),
+    Column("ipam_enabled", Boolean, nullable=False),
+    Column("ipam_servers", Integer, comment="null: as many as the settings say"),
+)
+
+subnets = Table(
+    "subnets",
+    metadata,
+    Column("id", Integer, primary_key=True, comment="Kea's subnet id as well", autoincrement=True),
+    Column("network_id", ForeignKey("networks.id"), nullable=False),
+    Column("cidr", String, nullable=False),
+    Column("gateway", String),
+    Column("dns", JSON, nullable=False),
+    Column("ntp", JSON, nullable=False),
+    Column("domain", String),
+    Column("lease_time_s", Integer, nullable=False),
+    Column("ranges", JSON, nullable=False),
+    Column("exclusions", JSON, nullable=False),
+    Column("space_id", ForeignKey("spaces.id"), nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="of the last change to its reservations"),
+    Column("digest", String, nullable=False, comment="of its reservations at that revision"),
+    UniqueConstraint("network_id", "cidr"),
+    sqlite_autoincrement=True,
+)
+
+vnics = Table(
+    "vnics",
+    metadata,
+    Column("id", String, primary_key=True, comment="the engine's own"),
+    Column("vm", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("network_id", ForeignKey("networks.id"), index=True),
+    Column("subnet_id", ForeignKey("subnets.id"), index=True),
+    Column("mac", BigInteger, nullable=False),
+    Column("mac_pool_id", ForeignKey("mac_pools.id"), index=True, comment="null: the MAC is of no pool's ranges"),
+    Column("running", Boolean, nullable=False, comment="between start and stop"),
+    UniqueConstraint("mac"),
+)
+
+addresses = Table(
+    "addresses",
+    metadata,
+    Column("subnet_id", ForeignKey("subnets.id"), nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("state", String, CheckConstraint("state IN ('held', 'draining', 'cooling')", name="state"), nullable=False),
+    Column("mac", BigInteger, nullable=False, comment="last promised to"),
+    Column("vnic_id", String, comment="of the promise; a vNIC that is gone leaves its id until the address is free"),
+    Column("revision", BigInteger, nullable=False, comment="of the last change: the promise, or its withdrawal"),
+    Column("free_at_ms", BigInteger, comment="when a cooling address is free"),
+    PrimaryKeyConstraint("subnet_id", "offset"),
+)
+Index(
+    "uq_addresses_held_mac",
+    addresses.c.subnet_id,
+    addresses.c.mac,
+    unique=True,
+    sqlite_where=addresses.c.state == "held",
+    postgresql_where=addresses.c.state == "held",
+)
+Index("ix_addresses_vnic_id", addresses.c.vnic_id)
+Index(
+    "ix_addresses_unsettled",
+    addresses.c.state,
+    addresses.c.free_at_ms,
+    sqlite_where=addresses.c.state != "held",
+    postgresql_where=addresses.c.state != "held",
+)
+
+reservation_log = Table(
+    "reservation_log",
+    metadata,
+    Column("subnet_id", ForeignKey("subnets.id"), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("mac", BigInteger, nullable=False),
+    Column("offset", BigInteger, comment="null: the reservation of this MAC was withdrawn"),
+    PrimaryKeyConstraint("subnet_id", "revision"),
+)
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("id", String, primary_key=True, comment="the engine's own"),
+    Column("control_url", String, nullable=False),
+    Column("username", String, nullable=False),
+    Column("password", String, nullable=False),
+    Column("answered_ms", BigInteger, comment="when its control channel last answered"),
+    Column("unreachable_reason", String, comment="null while it answers"),
+    Column("boot_id", String),
+)
+
+host_networks = Table(
+    "host_networks",
+    metadata,
+    Column("host_id", ForeignKey("hosts.id", ondelete="CASCADE"), nullable=False),
+    Column("network_id", String, nullable=False),
+    Column("interface", String, nullable=False),
+    Column("address", String, nullable=False, comment="the host's own, never given to a vNIC"),
+    PrimaryKeyConstraint("host_id", "network_id"),
+    UniqueConstraint("network_id", "address"),
+)
+
+servers = Table(
+    "servers",
+    metadata,
+    Column("host_id", ForeignKey("hosts.id"), nullable=False),
+    Column("network_id", ForeignKey("networks.id"), nullable=False, index=True),
+    Column(
+        "state",
+        String,
+        CheckConstraint("state IN ('starting', 'running', 'unreachable', 'stopping')", name="state"),
+        nullable=False,
+    ),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("detail", String, comment="why it is not running, for a person"),
+    PrimaryKeyConstraint("host_id", "network_id"),
+)
+
+server_subnets = Table(
+    "server_subnets",
+    metadata,
+    Column("host_id", String, nullable=False),
+    Column("subnet_id", ForeignKey("subnets.id"), nullable=False, index=True),
+    Column("confirmed_revision", BigInteger, comment="null: never confirmed in this epoch; it wants a full resync"),
+    Column("confirmed_ms", BigInteger),
+    PrimaryKeyConstraint("host_id", "subnet_id"),
+)
+
+event_heads = Table(
+    "event_heads",
+    metadata,
+    Column("host_id", String, nullable=False),
+    Column("boot", String, nullable=False),
+    Column("boot_order", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False, comment="the last stored of this boot"),
+    PrimaryKeyConstraint("host_id", "boot"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("position", _Serial, primary_key=True, autoincrement=True, comment="order of arrival"),
+    Column("id", String, nullable=False, comment="the CloudEvent's; the same fact always gets the same"),
+    Column("type", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("sequence", BigInteger, nullable=False, comment="rises by one with each event of the subject"),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("data", JSON, nullable=False),
+    UniqueConstraint("id"),
+    UniqueConstraint("subject", "sequence"),
+    sqlite_autoincrement=True,
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("url", String, nullable=False),
+    Column("types", JSON, nullable=False, comment="event types; empty: all"),
+    Column("secret", String, nullable=False, comment="whsec_ and base64"),
+    Column("state", String, CheckConstraint("state IN ('active', 'paused', 'disabled')", name="state"), nullable=False),
+    Column("position", BigInteger, nullable=False, comment="events up to here have their deliveries"),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("webhook_id", ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    Column("event_position", ForeignKey("events.position"), nullable=False),
+    Column(
+        "state",
+        String,
+        CheckConstraint("state IN ('waiting', 'delivered', 'dead')", name="state"),
+        nullable=False,
+    ),
+    Column("attempts", Integer, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+    Column("first_due_ms", BigInteger, nullable=False),
+    Column("last_status", Integer, comment="HTTP status of the last attempt; null: no answer"),
+    Column("last_error", String),
+    PrimaryKeyConstraint("webhook_id", "event_position"),
+)
+Index(
+    "ix_deliveries_due",
+    deliveries.c.webhook_id,
+    deliveries.c.due_ms,
+    sqlite_where=deliveries.c.state == "waiting",
+    postgresql_where=deliveries.c.state == "waiting",
+)
