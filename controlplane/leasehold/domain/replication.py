@@ -48,6 +48,21 @@ class SubnetState:
     digest: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class HookStatus:
+    """What the hook in a host's Kea says of itself.
+
+    `boot` is another UUID for each process life of Kea; `managed` are the ids of the subnets in its configuration that
+    carry our mark.
+    """
+
+    host: str
+    boot: str
+    version: str
+    subnets: tuple[SubnetState, ...]
+    managed: frozenset[int]
+
+
 def toggle(digest: str, mac: Mac, address: IPAddress, hostname: str | None = None) -> str:
     """The digest after this reservation was put into the set, or, being in it, taken out.
 

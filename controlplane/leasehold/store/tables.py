@@ -249,7 +249,8 @@ events = Table(
     Column("type", String, nullable=False),
     Column("subject", String, nullable=False),
     Column("sequence", BigInteger, nullable=False, comment="rises by one with each event of the subject"),
-    Column("time_ms", BigInteger, nullable=False),
+    Column("time_ms", BigInteger, nullable=False, comment="when it happened"),
+    Column("stored_ms", BigInteger, nullable=False, comment="when it was heard of here"),
     Column("data", JSON, nullable=False),
     UniqueConstraint("id"),
     UniqueConstraint("subject", "sequence"),
@@ -264,7 +265,13 @@ webhooks = Table(
     Column("types", JSON, nullable=False, comment="event types; empty: all"),
     Column("secret", String, nullable=False, comment="whsec_ and base64"),
     Column("state", String, CheckConstraint("state IN ('active', 'paused', 'disabled')", name="state"), nullable=False),
-    Column("position", BigInteger, nullable=False, comment="events up to here have their deliveries"),
+    Column("first_position", BigInteger, nullable=False, comment="the last event before it was subscribed"),
+    Column(
+        "position",
+        BigInteger,
+        nullable=False,
+        comment="events up to here were delivered, or have a row in deliveries, or are not of its types",
+    ),
     Column("created_ms", BigInteger, nullable=False),
 )
 

@@ -1,0 +1,90 @@
+"""Which hosts serve a network: a pure choice from what is wanted and what is there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from leasehold.domain.values import HostNetwork, ServerState, SubnetSpec
+
+Health = Literal["up", "doubtful", "down"]
+"""A host answers; has not answered lately, but not for long enough to act on; or is down."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """A network as one host is to serve it: where it is attached, and the network's subnets by id."""
+
+    network: str
+    attachment: HostNetwork
+    subnets: tuple[tuple[int, SubnetSpec], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A host that could serve the network, or does.
+
+    `state` is None where it is no server of the network; `attached` False where it has lost the network; `refuses`
+    True when its Kea refused the configuration lately; `load` counts the networks that it serves.
+    """
+
+    host: str
+    health: Health
+    attached: bool
+    refuses: bool
+    state: ServerState | None
+    load: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """What to do: hosts to let begin, and servers to let end. All others stay as they are. Both ascend."""
+
+    start: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+
+
+def place(wanted: int, candidates: Iterable[Candidate]) -> Placement:
+    """Keeps `wanted` servers on hosts that are up, changing as little as that takes.
+
+    A server that is well stays. One that is down, or whose Kea refuses, goes when another runs in its place, and not
+    before. Hosts that still have the network in their configuration are preferred, then the least loaded, then the
+    first by name.
+    """
+    hosts = sorted(candidates, key=_merit)
+    present = [each for each in hosts if _is_present(each)]
+    lost = [each for each in present if not each.attached]
+    well = [each for each in present if each.attached and _is_well(each)]
+    ill = [each for each in present if each.attached and not _is_well(each)]
+    running = sum(each.state == "running" for each in well)
+
+    vacant = max(0, wanted - len(well))
+    able = [each for each in hosts if each.attached and each.health == "up" and not _is_present(each)]
+    start = [each for each in able if not each.refuses][:vacant]
+    # One that refuses is tried again only where no other is left, present or not.
+    start += [each for each in able if each.refuses][: max(0, vacant - len(start) - len(ill))]
+    return Placement(
+        start=tuple(sorted(each.host for each in start)),
+        stop=tuple(sorted(each.host for each in (*lost, *well[wanted:], *ill[max(0, wanted - running) :]))),
+    )
+
+
+def _is_present(candidate: Candidate) -> bool:
+    return candidate.state not in (None, "stopping")
+
+
+def _is_well(server: Candidate) -> bool:
+    return server.health != "down" and not (server.refuses and server.state == "starting")
+
+
+_BY_STATE: dict[ServerState | None, int] = {"running": 0, "unreachable": 1, "starting": 2, "stopping": 3, None: 4}
+_BY_HEALTH: dict[Health, int] = {"up": 0, "doubtful": 1, "down": 2}
+
+
+def _merit(candidate: Candidate) -> tuple[int, int, bool, int, str]:
+    return (
+        _BY_STATE[candidate.state],
+        _BY_HEALTH[candidate.health],
+        candidate.refuses,
+        candidate.load,
+        candidate.host,
+    )

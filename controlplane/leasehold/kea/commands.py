@@ -1,0 +1,129 @@
+"""The commands that Leasehold gives to Kea, and to its hook there, as functions of values."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from leasehold.domain.replication import Batch, Entry, HookStatus, Resync, SubnetState
+from leasehold.domain.values import Host
+from leasehold.errors import KeaRefused
+from leasehold.kea.transport import Result, Transport
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What came of a batch or resync: whether it was taken, and what is in force now."""
+
+    accepted: bool
+    state: SubnetState
+
+
+class Commands:
+    """Each raises HostUnreachable when the host does not answer, and KeaRefused when Kea does not want to."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def status(self, host: Host) -> HookStatus:
+        """What the hook says of itself, and of each subnet it has reservations for."""
+        command = "leasehold-status"
+        answer = self._transport.command(host, command).arguments
+        try:
+            return HookStatus(
+                host=str(answer["host-id"]),
+                boot=str(answer["boot-id"]),
+                version=str(answer["version"]),
+                subnets=tuple(map(_state, answer["subnets"])),
+                managed=frozenset(map(int, answer["managed-subnets"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _misunderstood(host, command, answer) from error
+
+    def apply(self, host: Host, batch: Batch) -> Applied:
+        """Hands over a part of the log. Not accepted, where the host is not at the batch's base and epoch."""
+        return self._apply(
+            host,
+            {
+                "subnet-id": batch.subnet,
+                "epoch": batch.epoch,
+                "base": batch.base,
+                "revision": batch.revision,
+                "set": _reservations(batch.set),
+                "unset": list(map(str, batch.unset)),
+            },
+        )
+
+    def resync(self, host: Host, resync: Resync, page_size: int) -> Applied:
+        """Replaces a subnet's reservations, in pages of `page_size`; in force at once with the last. Not accepted,
+        where another resync came in between or Kea was restarted: then begin again."""
+        entries = resync.reservations
+        pages = [entries[start : start + page_size] for start in range(0, len(entries), page_size)] or [()]
+        for number, page in enumerate(pages, start=1):
+            applied = self._apply(
+                host,
+                {
+                    "subnet-id": resync.subnet,
+                    "epoch": resync.epoch,
+                    "revision": resync.revision,
+                    "replace": True,
+                    "page": number,
+                    "last": number == len(pages),
+                    "set": _reservations(page),
+                },
+            )
+            if not applied.accepted:
+                break
+        return applied
+
+    def config_get(self, host: Host) -> dict[str, Any]:
+        """The configuration of the DHCP server that runs: what is under `Dhcp4`."""
+        command = "config-get"
+        answer = self._transport.command(host, command).arguments
+        configuration = answer.get("Dhcp4")
+        if not isinstance(configuration, dict):
+            raise _misunderstood(host, command, answer)
+        return configuration
+
+    def config_test(self, host: Host, configuration: Mapping[str, Any]) -> None:
+        """Lets Kea check a configuration, which changes nothing."""
+        self._transport.command(host, "config-test", {"Dhcp4": configuration})
+
+    def config_set(self, host: Host, configuration: Mapping[str, Any]) -> None:
+        """Lets Kea run a configuration from now until it is restarted."""
+        self._transport.command(host, "config-set", {"Dhcp4": configuration})
+
+    def config_write(self, host: Host) -> None:
+        """Lets Kea write what it runs into the file that it starts from."""
+        self._transport.command(host, "config-write")
+
+    def _apply(self, host: Host, arguments: Mapping[str, Any]) -> Applied:
+        command = "leasehold-apply"
+        answer = self._transport.command(host, command, arguments)
+        try:
+            return Applied(answer.result is Result.SUCCESS, _state(answer.arguments))
+        except (KeyError, TypeError, ValueError) as error:
+            raise _misunderstood(host, command, answer.arguments) from error
+
+
+def _state(answer: Mapping[str, Any]) -> SubnetState:
+    return SubnetState(
+        subnet=int(answer["subnet-id"]),
+        epoch=str(answer["epoch"]),
+        revision=int(answer["revision"]),
+        count=int(answer["count"]),
+        digest=str(answer["digest"]),
+    )
+
+
+def _reservations(entries: Iterable[Entry]) -> list[dict[str, str]]:
+    return [
+        {"hw-address": str(mac), "ip-address": str(address)} | ({"hostname": hostname} if hostname else {})
+        for mac, address, hostname in entries
+    ]
+
+
+def _misunderstood(host: Host, command: str, answer: Mapping[str, Any]) -> KeaRefused:
+    text = f"its answer {str(dict(answer))[:200]} is not what this release expects. Is the hook there of this release?"
+    return KeaRefused(
+        f"Kea on host {host.id} answered {command}, but {text}", host=host.id, command=command, result=0, text=text
+    )

@@ -1,0 +1,51 @@
+"""The seed's interface between whoever decides which host serves which network and a DHCP server, and Kea behind it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from leasehold.domain.placement import Served
+from leasehold.domain.values import Host
+from leasehold.errors import KeaRefused
+from leasehold.kea.commands import Commands
+from leasehold.kea.rendering import render
+
+
+class IpamDhcpProvider(Protocol):
+    """Serves networks on a host by DHCP: with the reservations that it is given, and nothing else."""
+
+    def provide(self, host: Host, networks: Sequence[Served]) -> None:
+        """Serves exactly these networks on the host. Raises HostUnreachable, and KeaRefused with nothing changed."""
+
+    def dont_provide(self, host: Host) -> None:
+        """The same as to provide no network."""
+
+
+class KeaDhcpProvider:
+    """Writes what a host serves into the configuration of its Kea, which must have Leasehold's hook loaded."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._written: set[str] = set()
+
+    def provide(self, host: Host, networks: Sequence[Served]) -> None:
+        """See IpamDhcpProvider. A configuration that says so already is not set again, and written once only: whoever
+        set it may have ended before it was."""
+        running = self._commands.config_get(host)
+        wanted = render(running, networks)
+        if wanted == running and (host.id in self._written or not networks):
+            return
+        if wanted != running:
+            self._commands.config_test(host, wanted)
+            self._commands.config_set(host, wanted)
+        try:
+            self._commands.config_write(host)
+        except KeaRefused:
+            # What would be gone after the next restart must not count as provided.
+            if wanted != running:
+                self._commands.config_set(host, running)
+            raise
+        self._written.add(host.id)
+
+    def dont_provide(self, host: Host) -> None:
+        """See IpamDhcpProvider."""
+        self.provide(host, [])

@@ -1,0 +1,38 @@
+"""The WSGI application: every route, and their description."""
+
+from functools import cache
+
+from flask import Flask, Response
+from pydantic_core import to_json
+
+from leasehold.service.context import Context
+from leasehold.web import events, health, hosts, mac_pools, networks, subnets, tokens, vnics, webhooks
+from leasehold.web.api import mount
+from leasehold.web.observe import ObservedFlask, metrics
+from leasehold.web.openapi import document
+
+_RESOURCES = (networks, subnets, hosts, vnics, mac_pools, events, webhooks, tokens, health)
+OPERATIONS = tuple(operation for resource in _RESOURCES for operation in resource.routes.operations)
+
+
+def create_app(ctx: Context) -> Flask:
+    """A WSGI application on an open context. It starts no thread and no loop."""
+    app = ObservedFlask("leasehold")
+    mount(app, ctx, OPERATIONS)
+    app.add_url_rule("/openapi.json", "openapi", _description)
+    app.add_url_rule("/metrics", "metrics", metrics)
+    app.add_url_rule("/", "root", _root)
+    return app
+
+
+def _root() -> Response:
+    return Response(b'{"openapi":"/openapi.json"}', mimetype="application/json")
+
+
+def _description() -> Response:
+    return Response(_description_json(), mimetype="application/json")
+
+
+@cache
+def _description_json() -> bytes:
+    return to_json(document(OPERATIONS))

@@ -1,0 +1,181 @@
+"""The manager's loop: asks every host how it is, lets the service decide who serves what, and has hosts serve it."""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from leasehold.domain.placement import Served
+from leasehold.domain.values import Host
+from leasehold.errors import HostUnreachable, KeaRefused
+from leasehold.kea.commands import Commands
+from leasehold.kea.provider import IpamDhcpProvider
+from leasehold.service import hosts, management
+from leasehold.service.context import Context
+from leasehold.service.management import Answer, Assignment, Watch
+from leasehold.worker.loops import Loop, backoff_s
+
+_PROBES = 64
+_PROVISIONS = 16
+_LEAST_PAUSE_S = 0.05
+_FIRST_BACKOFF_S = 1
+_MOST_BACKOFF_S = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What came of having a host serve networks: its answer afterwards, or why Kea refused."""
+
+    served: tuple[Served, ...]
+    answer: Answer | None = None
+    refusal: str | None = None
+
+
+@dataclass
+class _Provision:
+    """What a host took last, and in which life of its Kea; or what it refused, how often, and when to try again."""
+
+    taken: tuple[Served, ...] | None = None
+    boot: str | None = None
+    refused: tuple[Served, ...] | None = None
+    failures: int = 0
+    not_before: float = 0.0
+
+
+class Manager:
+    """Asks hosts every `manage_interval_s`, each without waiting for the others, and decides then and when woken.
+
+    `on_return` is told the hosts that answer again.
+    """
+
+    def __init__(
+        self, ctx: Context, commands: Commands, provider: IpamDhcpProvider, on_return: Callable[[Iterable[str]], None]
+    ) -> None:
+        self._ctx = ctx
+        self._commands = commands
+        self._provider = provider
+        self._on_return = on_return
+        self._watch = Watch(since_ms=ctx.now_ms())
+        self._provisions: dict[str, _Provision] = {}
+        self._next_probe = 0.0
+        self._asking: dict[str, Future[Answer]] = {}
+        self._providing: dict[str, Future[_Outcome]] = {}
+        self._askers = ThreadPoolExecutor(_PROBES, "ask")
+        self._providers = ThreadPoolExecutor(_PROVISIONS, "provide")
+        self._loop = Loop("manage", self._turn, least_pause_s=_LEAST_PAUSE_S)
+        self.start, self.wake = self._loop.start, self._loop.wake
+
+    def stop(self) -> None:
+        """Lets the commands under way be the last."""
+        self._loop.stop()
+
+    def join(self, deadline: float) -> bool:
+        """Waits until `time.monotonic()` is `deadline`; True if it came to its end."""
+        ended = self._loop.join(deadline)
+        self._askers.shutdown(wait=False, cancel_futures=True)
+        self._providers.shutdown(wait=False, cancel_futures=True)
+        return ended
+
+    def _turn(self) -> float:
+        self._take_in()
+        known = {host.id: host for host in hosts.list_hosts(self._ctx)}
+        for host_id in self._watch.hosts.keys() - known.keys():
+            del self._watch.hosts[host_id]
+            self._provisions.pop(host_id, None)
+        self._ask(known)
+        management.plan(self._ctx, self._watch)
+        for host_id, assignment in management.assignments(self._ctx, self._watch).items():
+            if host_id in known and self._is_due(host_id, assignment):
+                self._submit(known[host_id], assignment.served)
+        return max(0.0, self._next_probe - time.monotonic())
+
+    def _ask(self, known: dict[str, Host]) -> None:
+        is_time = time.monotonic() >= self._next_probe
+        if is_time:
+            self._next_probe = time.monotonic() + self._ctx.settings.manage_interval_s
+        for host in known.values():
+            if host.id not in self._asking and (is_time or host.id not in self._watch.hosts):
+                future = self._askers.submit(self._answer, host)
+                future.add_done_callback(lambda _: self.wake())
+                self._asking[host.id] = future
+
+    def _answer(self, host: Host) -> Answer:
+        asked_ms = self._ctx.now_ms()
+        try:
+            return Answer(host=host.id, asked_ms=asked_ms, status=self._commands.status(host))
+        except HostUnreachable as error:
+            return Answer(host=host.id, asked_ms=asked_ms, status=None, reason=str(error.facts["reason"]))
+        except KeaRefused as error:
+            return Answer(host=host.id, asked_ms=asked_ms, status=None, reason=str(error))
+
+    def _take_in(self) -> None:
+        """Records what came in since the last turn."""
+        answers = [self._asking.pop(key).result() for key in _done(self._asking)]
+        outcomes = {key: self._providing.pop(key).result() for key in _done(self._providing)}
+        answers += [each.answer for each in outcomes.values() if each.answer is not None]
+        returned = management.record_answers(self._ctx, self._watch, answers)
+        if returned:
+            self._on_return(returned)
+        for host_id, outcome in outcomes.items():
+            self._settle(host_id, outcome)
+
+    def _settle(self, host_id: str, outcome: _Outcome) -> None:
+        provision = self._provisions.setdefault(host_id, _Provision())
+        refusal = outcome.refusal
+        status = None if outcome.answer is None else outcome.answer.status
+        if status is not None and status.managed != _subnets(outcome.served):
+            refusal = (
+                f"Kea on host {host_id} took the configuration, but its hook sees the subnets "
+                f"{sorted(status.managed)} there instead of {sorted(_subnets(outcome.served))}."
+            )
+        if refusal is not None:
+            provision.failures += 1
+            provision.refused = outcome.served
+            provision.not_before = time.monotonic() + backoff_s(provision.failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
+            management.refused(self._ctx, self._watch, host_id, refusal)
+        elif status is not None:
+            management.provided(self._ctx, self._watch, host_id, outcome.served)
+            self._provisions[host_id] = _Provision(taken=outcome.served, boot=status.boot)
+
+    def _is_due(self, host_id: str, assignment: Assignment) -> bool:
+        """True when the host answers, and is not known to have just what it is to have."""
+        sighting = self._watch.hosts.get(host_id)
+        if sighting is None or sighting.reason is not None or host_id in self._providing:
+            return False
+        provision = self._provisions.setdefault(host_id, _Provision())
+        if provision.refused == assignment.served and time.monotonic() < provision.not_before:
+            return False
+        return (
+            assignment.stops
+            or (provision.taken, provision.boot) != (assignment.served, sighting.boot)
+            or sighting.managed != _subnets(assignment.served)
+        )
+
+    def _submit(self, host: Host, served: tuple[Served, ...]) -> None:
+        future = self._providers.submit(self._provide, host, served)
+        future.add_done_callback(lambda _: self.wake())
+        self._providing[host.id] = future
+
+    def _provide(self, host: Host, served: tuple[Served, ...]) -> _Outcome:
+        try:
+            if served:
+                self._provider.provide(host, served)
+            else:
+                self._provider.dont_provide(host)
+        except KeaRefused as error:
+            return _Outcome(served=served, refusal=str(error))
+        except HostUnreachable as error:
+            reason = str(error.facts["reason"])
+            return _Outcome(
+                served=served,
+                answer=Answer(host=host.id, asked_ms=self._ctx.now_ms(), status=None, reason=reason),
+            )
+        return _Outcome(served=served, answer=self._answer(host))
+
+
+def _done(futures: dict[str, Future[Answer]] | dict[str, Future[_Outcome]]) -> list[str]:
+    return [key for key, future in futures.items() if future.done()]
+
+
+def _subnets(served: Iterable[Served]) -> frozenset[int]:
+    return frozenset(subnet_id for each in served for subnet_id, _ in each.subnets)

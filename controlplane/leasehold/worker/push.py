@@ -1,0 +1,173 @@
+"""Brings each host to the present revision of the subnets that it serves: all hosts at once, one command at a time to
+each."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from leasehold.domain.replication import Batch, Resync
+from leasehold.domain.values import Host
+from leasehold.errors import HostNotFound, HostUnreachable, KeaRefused
+from leasehold.kea.commands import Commands
+from leasehold.service import hosts, management, replication
+from leasehold.service.context import Context
+from leasehold.worker.loops import Loop, backoff_s
+
+log = logging.getLogger(__name__)
+
+_FIRST_BACKOFF_S = 0.2
+_MOST_BACKOFF_S = 5
+_IDLE_S = 60
+
+
+class Push:
+    """Looks for hosts that lag whenever it is woken, and wakes a sender for each."""
+
+    def __init__(self, ctx: Context, commands: Commands) -> None:
+        self._ctx = ctx
+        self._commands = commands
+        self._senders: dict[str, _Sender] = {}
+        self._lock = threading.Lock()
+        self._loop = Loop("push", self._turn)
+        self.start, self.wake = self._loop.start, self._loop.wake
+
+    def retry(self, host_ids: Iterable[str]) -> None:
+        """These hosts answer again: no need to wait any longer."""
+        with self._lock:
+            known = [sender for host_id in host_ids if (sender := self._senders.get(host_id)) is not None]
+        for sender in known:
+            sender.retry()
+
+    def stop(self) -> None:
+        """Lets the commands under way be the last."""
+        self._loop.stop()
+        for sender in self._all():
+            sender.loop.stop()
+
+    def join(self, deadline: float) -> bool:
+        """Waits until `time.monotonic()` is `deadline`; True if all came to their end."""
+        return all(loop.join(deadline) for loop in (self._loop, *(sender.loop for sender in self._all())))
+
+    def _all(self) -> list["_Sender"]:
+        with self._lock:
+            return list(self._senders.values())
+
+    def _turn(self) -> float:
+        for host_id, subnet_ids in replication.lagging(self._ctx).items():
+            if self._loop.stopping:
+                break
+            self._sender(host_id).add(subnet_ids)
+        return self._ctx.settings.manage_interval_s
+
+    def _sender(self, host_id: str) -> "_Sender":
+        with self._lock:
+            sender = self._senders.get(host_id)
+            if sender is None or sender.loop.stopping:
+                sender = self._senders[host_id] = _Sender(self._ctx, self._commands, host_id)
+                sender.loop.start()
+            return sender
+
+
+class _Sender:
+    """One host's: sends what it lacks, subnet after subnet, and backs off while the host cannot take it."""
+
+    def __init__(self, ctx: Context, commands: Commands, host_id: str) -> None:
+        self._ctx = ctx
+        self._commands = commands
+        self._host_id = host_id
+        self._host: Host | None = None
+        self._host_read_at = 0.0
+        self._lock = threading.Lock()
+        self._behind: set[int] = set()
+        self._failures = 0
+        self._not_before = 0.0
+        self.loop = Loop(f"push to {host_id}", self._turn)
+
+    def add(self, subnet_ids: Iterable[int]) -> None:
+        """The host lags on these subnets."""
+        with self._lock:
+            self._behind.update(subnet_ids)
+        self.loop.wake()
+
+    def retry(self) -> None:
+        """Ends the present back-off."""
+        self._not_before = 0.0
+        self.loop.wake()
+
+    def _turn(self) -> float:
+        wait_s = self._not_before - time.monotonic()
+        if wait_s > 0:
+            return wait_s
+        with self._lock:
+            behind, self._behind = self._behind, set()
+        try:
+            for subnet_id in sorted(behind):
+                self._catch_up(subnet_id)
+        except HostNotFound:
+            self.loop.stop()
+        except HostUnreachable as error:
+            management.record_unreachable(self._ctx, self._host_id, str(error.facts["reason"]))
+            return self._back_off(behind)
+        except KeaRefused as error:
+            log.warning("Reservations for host %s were refused: %s", self._host_id, error)
+            return self._back_off(behind)
+        else:
+            self._failures = 0
+        return _IDLE_S
+
+    def _back_off(self, behind: set[int]) -> float:
+        with self._lock:
+            self._behind |= behind
+        self._host = None
+        self._failures += 1
+        wait_s = backoff_s(self._failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
+        self._not_before = time.monotonic() + wait_s
+        return wait_s
+
+    def _catch_up(self, subnet_id: int) -> None:
+        while not self.loop.stopping:
+            step = replication.next_step(self._ctx, self._host_id, subnet_id)
+            if step is None:
+                return
+            host = self._known_host()
+            if isinstance(step, Batch):
+                self._send_batch(host, step)
+            else:
+                self._send_all(host, step)
+
+    def _send_batch(self, host: Host, batch: Batch) -> None:
+        try:
+            applied = self._commands.apply(host, batch)
+        except KeaRefused as error:
+            # What the hook has does not fit the log: reservations that others added or removed there, for one.
+            log.warning("Host %s gets all reservations of subnet %d: %s", host.id, batch.subnet, error)
+            replication.forget(self._ctx, host.id, batch.subnet)
+            return
+        state = applied.state
+        if applied.accepted:
+            replication.confirm(self._ctx, host.id, batch.subnet, batch.epoch, batch.revision)
+        elif state.epoch == batch.epoch and state.revision <= batch.revision and state.revision != batch.base:
+            # Its answer to an earlier batch was lost, or its journal: the log goes on from there.
+            replication.confirm(self._ctx, host.id, batch.subnet, state.epoch, state.revision)
+        else:
+            replication.forget(self._ctx, host.id, batch.subnet)
+
+    def _send_all(self, host: Host, resync: Resync) -> None:
+        applied = self._commands.resync(host, resync, self._ctx.settings.push_batch)
+        if not applied.accepted:
+            raise KeaRefused(
+                f"Host {host.id} dropped the resync of subnet {resync.subnet} between its pages.",
+                host=host.id,
+                command="leasehold-apply",
+                result=4,
+                text="resync dropped",
+            )
+        replication.confirm(self._ctx, host.id, resync.subnet, resync.epoch, resync.revision)
+
+    def _known_host(self) -> Host:
+        """The host's row, read again after a while and after every failure: its URL or password may be new."""
+        now = time.monotonic()
+        if self._host is None or now - self._host_read_at > self._ctx.settings.manage_interval_s:
+            self._host, self._host_read_at = hosts.get(self._ctx, self._host_id), now
+        return self._host

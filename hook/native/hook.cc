@@ -1,0 +1,303 @@
+// What Kea calls: load, unload, and the callouts.
+//
+// A callout's return value has no effect on the packet, only its status has. So where a doubt must drop, DROP is set
+// first and taken back when all is proven. Nothing on the packet path logs, takes the GIL, or waits.
+#include <cc/command_interpreter.h>
+#include <cc/data.h>
+#include <dhcp/pkt4.h>
+#include <dhcpsrv/cfgmgr.h>
+#include <dhcpsrv/subnet.h>
+#include <hooks/hooks.h>
+
+#include <exception>
+#include <string>
+
+#include "host_source.h"
+#include "interpreter.h"
+#include "kea.h"
+#include "leasehold.h"
+#include "policy.h"
+#include "state.h"
+
+using isc::data::ConstElementPtr;
+using isc::data::Element;
+using isc::dhcp::Lease4CollectionPtr;
+using isc::dhcp::Lease4Ptr;
+using isc::dhcp::Pkt4Ptr;
+using isc::hooks::CalloutHandle;
+using isc::hooks::LibraryHandle;
+
+namespace leasehold {
+namespace {
+
+// From 2.7.5 on Kea passes a pointer to a const subnet; getNextSubnet() returns what it passes.
+using SubnetPtr = decltype(std::declval<isc::dhcp::Subnet4>().getNextSubnet({}));
+
+constexpr const char* kCommands[] = {"leasehold-apply", "leasehold-status", "reservation-add",
+                                     "reservation-del", "reservation-get",  "reservation-get-page"};
+
+// The packet that this thread has before it, where Kea renews a lease for it. Kea takes a packet from subnet4_select to
+// leases4_committed on one thread.
+thread_local const isc::dhcp::Pkt4* renewing = nullptr;
+
+bool server_was_configured = false;
+
+template <typename Value>
+Value argument(CalloutHandle& handle, const char* name) {
+    Value value;
+    handle.getArgument(name, value);
+    return value;
+}
+
+Message message_of(const Pkt4Ptr& query) {
+    switch (query->getType()) {
+        case isc::dhcp::DHCPREQUEST:
+            return Message::kRequest;
+        case isc::dhcp::DHCPRELEASE:
+            return Message::kRelease;
+        default:
+            return Message::kOther;
+    }
+}
+
+struct Judged {
+    Verdict verdict = Verdict::kDrop;
+    Standing standing = Standing::kUnknown;
+    uint32_t subnet_id = 0;
+};
+
+// Judges the packet for the subnet and those that share its network: Kea may serve it from any of them. The kindest
+// verdict counts; a subnet that is not managed is an administrator's, served by Kea as ever.
+Judged judge_for_network(const Pkt4Ptr& query, uint64_t mac, const SubnetPtr& selected, int64_t at_ms) {
+    const lh_unknown_clients mode = state().unknown_clients;
+    Judged kindest;
+    kindest.subnet_id = selected->getID();
+    for (SubnetPtr subnet = selected; subnet; subnet = subnet->getNextSubnet(selected, query->getClasses())) {
+        if (!is_managed(subnet)) {
+            return {Verdict::kServe, Standing::kUnknown, subnet->getID()};
+        }
+        const Standing standing =
+            mac == kNoMac ? Standing::kUnknown : state().store.standing(subnet->getID(), mac, at_ms);
+        const Verdict verdict = judge(mode, standing, message_of(query));
+        if (verdict < kindest.verdict || standing > kindest.standing) {
+            kindest = {verdict, standing, subnet->getID()};
+        }
+        if (verdict == Verdict::kServe) {
+            break;
+        }
+    }
+    return kindest;
+}
+
+void push_event(LeaseEventType type, const Lease4Ptr& lease, uint64_t mac) {
+    state().events.push(
+        {now_ms(), lease->cltt_, mac, lease->subnet_id_, lease->addr_.toUint32(), lease->valid_lft_, type});
+}
+
+// Whether an answer with this lease may go out: the address is the client's own. Clients without a reservation have
+// addresses on a managed subnet only where everything is allowed, and then none that is another's.
+bool may_have(uint64_t mac, const Lease4Ptr& lease) {
+    const uint32_t address = lease->addr_.toUint32();
+    if (state().store.reserves(lease->subnet_id_, mac, address)) {
+        return true;
+    }
+    return state().unknown_clients == LH_ALLOW && !state().store.by_mac(lease->subnet_id_, mac) &&
+           !state().store.by_address(lease->subnet_id_, address);
+}
+
+// Leases that Kea would go on to keep from their addresses' owners: a Kea that was killed between the journal and its
+// lease file still has them on file.
+void delete_leases_in_the_way() {
+    constexpr size_t kPage = 1024;
+    for (const uint32_t subnet_id : managed_subnets()) {
+        std::vector<Reservation> page;
+        for (size_t position = 0; position == 0 || page.size() == kPage; position += kPage) {
+            page = state().store.page(subnet_id, position, kPage);
+            for (const Reservation& reservation : page) {
+                delete_lease_in_the_way(subnet_id, reservation.mac, reservation.address);
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace leasehold
+
+using namespace leasehold;
+
+// What Kea looks up by name.
+#pragma GCC visibility push(default)
+extern "C" {
+
+int version() {
+    return KEA_HOOKS_VERSION;
+}
+
+int multi_threading_compatible() {
+    return 1;
+}
+
+int command(CalloutHandle& handle) {
+    ConstElementPtr response;
+    try {
+        const std::string text = argument<ConstElementPtr>(handle, "command")->str();
+        const char* const answer = leasehold_command(text.c_str());
+        response = answer != nullptr
+                       ? ConstElementPtr(Element::fromJSON(answer))
+                       : isc::config::createAnswer(isc::config::CONTROL_RESULT_ERROR,
+                                                   "the command failed inside the leasehold library; see Kea's log");
+    } catch (const std::exception& why) {
+        response = isc::config::createAnswer(isc::config::CONTROL_RESULT_ERROR, why.what());
+    }
+    handle.setArgument("response", response);
+    return 0;
+}
+
+int load(LibraryHandle& handle) {
+    open_kea();
+    std::string refusal = start_python();
+    if (refusal.empty()) {
+        const ConstElementPtr parameters = handle.getParameters();
+        const char* const answer = leasehold_load(parameters ? parameters->str().c_str() : "{}");
+        refusal = answer != nullptr ? answer : "";
+    }
+    if (!refusal.empty()) {
+        log(LH_ERROR, "LOAD_FAILED", refusal);
+        return 1;
+    }
+    for (const char* name : kCommands) {
+        handle.registerCommandCallout(name, command);
+    }
+    register_host_source();
+    return 0;
+}
+
+int unload() {
+    leasehold_unload();
+    deregister_host_source();
+    close_kea();
+    return 0;
+}
+
+int dhcp4_srv_configured(CalloutHandle& handle) {
+    handle.setStatus(CalloutHandle::NEXT_STEP_DROP);
+    try {
+        read_configuration(argument<isc::asiolink::IOServicePtr>(handle, "io_context"),
+                           argument<StagingConfig>(handle, "server_config"),
+                           argument<ConstElementPtr>(handle, "json_config"));
+        add_host_source();
+        if (!server_was_configured) {
+            delete_leases_in_the_way();
+            server_was_configured = true;
+        }
+        leasehold_configured();
+        handle.setStatus(CalloutHandle::NEXT_STEP_CONTINUE);
+    } catch (const std::exception& why) {
+        handle.setArgument("error",
+                           std::string("the leasehold library cannot serve this configuration: ") + why.what());
+    }
+    return 0;
+}
+
+int subnet4_select(CalloutHandle& handle) {
+    const auto before = handle.getStatus();
+    renewing = nullptr;
+    if (before != CalloutHandle::NEXT_STEP_CONTINUE) {
+        return 0;  // an earlier library has decided
+    }
+    handle.setStatus(CalloutHandle::NEXT_STEP_DROP);
+    uint64_t mac = kNoMac;
+    try {
+        const auto subnet = argument<SubnetPtr>(handle, "subnet4");
+        if (!subnet) {
+            handle.setStatus(before);
+            return 0;
+        }
+        const auto query = argument<Pkt4Ptr>(handle, "query4");
+        mac = mac_of(query->getHWAddr());
+        const int64_t at_ms = now_ms();
+        const Judged judged = judge_for_network(query, mac, subnet, at_ms);
+        if (judged.verdict == Verdict::kServe) {
+            handle.setStatus(before);
+            return 0;
+        }
+        const Reason reason = judged.standing == Standing::kWithdrawn ? Reason::kWithdrawn : Reason::kUnknown;
+        state().rejections.count(judged.subnet_id, mac, reason, at_ms);
+        if (judged.verdict == Verdict::kRefuse) {
+            // Without a subnet Kea answers a REQUEST with NAK, whatever leases, pools and other reservations there are.
+            // (With one it would keep silent about an address outside its pools that nobody holds.)
+            handle.setStatus(CalloutHandle::NEXT_STEP_SKIP);
+        }
+    } catch (const std::exception&) {
+        state().rejections.count(0, mac, Reason::kDoubt, now_ms());
+    }
+    return 0;
+}
+
+int lease4_renew(CalloutHandle& handle) {
+    renewing = argument<Pkt4Ptr>(handle, "query4").get();
+    return 0;
+}
+
+// The last gate before an acknowledgement: the store may have changed since subnet4_select, and a managed subnet may
+// have pools or reservations that are none of ours. (Not in lease4_select: there SKIP for a reserved address makes
+// Kea 2.2 look into a conflicting lease that it does not have.)
+int leases4_committed(CalloutHandle& handle) {
+    const auto before = handle.getStatus();
+    handle.setStatus(CalloutHandle::NEXT_STEP_DROP);
+    uint64_t mac = kNoMac;
+    uint32_t subnet_id = 0;
+    try {
+        const auto query = argument<Pkt4Ptr>(handle, "query4");
+        mac = mac_of(query->getHWAddr());
+        for (const Lease4Ptr& lease : *argument<Lease4CollectionPtr>(handle, "deleted_leases4")) {
+            if (is_managed(lease->subnet_id_)) {
+                push_event(LeaseEventType::kReleased, lease, mac);
+            }
+        }
+        for (const Lease4Ptr& lease : *argument<Lease4CollectionPtr>(handle, "leases4")) {
+            subnet_id = lease->subnet_id_;
+            if (!is_managed(subnet_id)) {
+                continue;
+            }
+            if (query->getType() == isc::dhcp::DHCPDECLINE) {
+                push_event(LeaseEventType::kDeclined, lease, mac);
+            } else if (may_have(mac, lease)) {
+                push_event(renewing == query.get() ? LeaseEventType::kRenewed : LeaseEventType::kAssigned, lease, mac);
+            } else {
+                delete_lease(lease);
+                state().rejections.count(subnet_id, mac, Reason::kDoubt, now_ms());
+                return 0;
+            }
+        }
+        handle.setStatus(before);
+    } catch (const std::exception&) {
+        state().rejections.count(subnet_id, mac, Reason::kDoubt, now_ms());
+    }
+    return 0;
+}
+
+// Only its owner may take an address out of service: a lease from before the reservation could.
+int lease4_decline(CalloutHandle& handle) {
+    const auto before = handle.getStatus();
+    handle.setStatus(CalloutHandle::NEXT_STEP_DROP);
+    const auto lease = argument<Lease4Ptr>(handle, "lease4");
+    const uint64_t mac = mac_of(argument<Pkt4Ptr>(handle, "query4")->getHWAddr());
+    if (!is_managed(lease->subnet_id_) || may_have(mac, lease)) {
+        handle.setStatus(before);
+    } else {
+        state().rejections.count(lease->subnet_id_, mac, Reason::kDoubt, now_ms());
+    }
+    return 0;
+}
+
+int lease4_expire(CalloutHandle& handle) {
+    const auto lease = argument<Lease4Ptr>(handle, "lease4");
+    if (is_managed(lease->subnet_id_)) {
+        push_event(LeaseEventType::kExpired, lease, mac_of(lease->hwaddr_));
+    }
+    return 0;
+}
+
+}  // extern "C"
+#pragma GCC visibility pop

@@ -1,0 +1,69 @@
+// Kea as the rest of the hook sees it: its log, its statistics, its configuration and its lease database.
+#ifndef LEASEHOLD_KEA_H
+#define LEASEHOLD_KEA_H
+
+#include <asiolink/io_service.h>
+#include <dhcpsrv/cfgmgr.h>
+#include <dhcpsrv/lease.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "leasehold.h"
+#include "store.h"
+
+namespace leasehold {
+
+/// Kea changed these pointer types between 2.2 and 3.2, and any_cast wants them exactly.
+using CurrentConfig = decltype(isc::dhcp::CfgMgr::instance().getCurrentCfg());
+using StagingConfig = decltype(isc::dhcp::CfgMgr::instance().getStagingCfg());
+
+/// Between load() and unload(): outside, log() and set_statistic() do nothing, since Kea may be past its exit.
+void open_kea();
+void close_kea();
+
+/// Logs through `leasehold-hooks` as LEASEHOLD_`id`. Any thread.
+void log(lh_log_level level, std::string_view id, std::string_view text);
+
+/// Sets Kea's statistic `leasehold.name` on Kea's main thread, soon: Kea's statistics are not locked unless it is
+/// multi-threaded. Any thread; nothing before the server is configured.
+void set_statistic(const std::string& name, int64_t value);
+
+/// Takes note of a configuration that is about to be in force: the subnets with Leasehold's mark, and lifetimes.
+void read_configuration(const isc::asiolink::IOServicePtr& io_service, const StagingConfig& config,
+                        const isc::data::ConstElementPtr& json);
+std::vector<uint32_t> managed_subnets();
+/// Seconds; of any subnet where the last configuration did not have this one.
+uint32_t longest_lifetime_s(uint32_t subnet_id);
+
+/// Whether the subnet carries Leasehold's mark: the key `leasehold` in its user-context.
+template <typename SubnetPtr>
+bool is_managed(const SubnetPtr& subnet) {
+    const isc::data::ConstElementPtr context = subnet->getContext();
+    return context && context->getType() == isc::data::Element::map && context->contains("leasehold");
+}
+/// The same for a subnet of the running configuration. Packet threads and the main thread.
+bool is_managed(uint32_t subnet_id);
+
+/// The 48-bit integer of an Ethernet address; kNoMac for any other hardware type or length (RFC 2131, section 2: htype,
+/// hlen).
+uint64_t mac_of(const isc::dhcp::HWAddrPtr& hwaddr);
+
+/// Deletes a lease from Kea's database as lease4-del does, statistics included.
+void delete_lease(const isc::dhcp::Lease4Ptr& lease);
+
+/// Deletes the leases of these MACs on the subnet, but for those on the address that is now reserved for the MAC.
+void delete_leases_of(const Store& store, uint32_t subnet_id, const std::vector<uint64_t>& macs);
+
+/// Deletes the lease that another MAC holds on an address reserved for `mac`. A declined address stays out of service
+/// for Kea's probation period: somebody else uses it.
+void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address);
+
+/// Whether there is a lease database to delete from.
+bool has_lease_database();
+
+}  // namespace leasehold
+
+#endif

@@ -1,0 +1,133 @@
+// The reservations that this host serves, and the clients that lately had one.
+//
+// Knows nothing of Kea. Many packet threads read while one thread changes: a reader waits for a change of its own
+// subnet's set only, never for a file, the network or Python.
+#ifndef LEASEHOLD_STORE_H
+#define LEASEHOLD_STORE_H
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "position_index.h"
+
+namespace leasehold {
+
+/// What a subnet knows of a client.
+enum class Standing { kUnknown, kWithdrawn, kReserved };
+
+/// A MAC is the 48-bit integer of its octets in network order, an address the 32-bit integer in host order.
+struct Reservation {
+    uint64_t mac;
+    uint32_t address;
+    std::string hostname;
+};
+
+/// A reservation on its way into the store; the hostname belongs to the caller, holds no NUL, and "" is none.
+struct NewReservation {
+    uint64_t mac;
+    uint32_t address;
+    std::string_view hostname;
+};
+
+/// A MAC whose reservation was taken back; remembered until `until_ms`.
+struct Withdrawal {
+    uint64_t mac;
+    int64_t until_ms;
+};
+
+/// One subnet's reservations: sixteen octets each, two indexes and the hostnames. Not thread-safe; Store's part.
+class SubnetSet {
+public:
+    size_t size() const {
+        return entries_.size();
+    }
+    Standing standing(uint64_t mac, int64_t now_ms) const;
+    std::optional<Reservation> by_mac(uint64_t mac) const;
+    std::optional<Reservation> by_address(uint32_t address) const;
+    /// The address reserved for `mac`, 0 where there is none.
+    uint32_t address_of(uint64_t mac) const;
+    Reservation at(size_t position) const;
+
+    /// Puts the reservation in, over what its MAC had. A MAC that held the address loses it: its MAC is returned.
+    std::optional<uint64_t> put(const NewReservation& reservation);
+    /// Takes the MAC's reservation out. False: there was none.
+    bool remove(uint64_t mac);
+    /// Remembers the MAC as withdrawn, and forgets those whose time ended before `now_ms`.
+    void withdraw(const Withdrawal& withdrawal, int64_t now_ms);
+
+    const std::vector<Withdrawal>& withdrawals() const {
+        return withdrawn_;
+    }
+
+private:
+    struct Entry {
+        uint64_t mac;
+        uint32_t address;
+        uint32_t name;  // offset in names_; 0 is none
+    };
+
+    auto mac_at() const {
+        return [this](uint32_t position) { return entries_[position].mac; };
+    }
+    auto address_at() const {
+        return [this](uint32_t position) -> uint64_t { return entries_[position].address; };
+    }
+    auto withdrawn_mac_at() const {
+        return [this](uint32_t position) { return withdrawn_[position].mac; };
+    }
+    std::string_view name_at(uint32_t offset) const;
+    uint32_t add_name(std::string_view name);
+    void drop_name(uint32_t offset);
+    void remove_at(uint32_t position);
+    void forget_withdrawal_at(uint32_t position);
+
+    std::vector<Entry> entries_;
+    PositionIndex<> by_mac_;
+    PositionIndex<> by_address_;
+    std::string names_ = std::string(1, '\0');  // hostnames, each ended by NUL
+    size_t dead_names_ = 0;                     // octets of names_ that no entry points to
+    std::vector<Withdrawal> withdrawn_;
+    PositionIndex<> by_withdrawn_mac_;
+    size_t next_sweep_ = 64;  // withdrawals at which the ended ones are looked for
+};
+
+class Store {
+public:
+    struct Change {
+        size_t count;                 // reservations the subnet now has
+        std::vector<uint64_t> freed;  // MACs that no longer have the address they had
+    };
+
+    /// Changes the subnet's set in one step: `unset` is taken out, then `set` put in. With `replaced_until_ms`,
+    /// whatever is in neither is withdrawn too, until then.
+    Change apply(uint32_t subnet_id, const std::vector<NewReservation>& set, const std::vector<Withdrawal>& unset,
+                 std::optional<int64_t> replaced_until_ms, int64_t now_ms);
+
+    Standing standing(uint32_t subnet_id, uint64_t mac, int64_t now_ms) const;
+    /// Whether exactly this address is reserved for exactly this client.
+    bool reserves(uint32_t subnet_id, uint64_t mac, uint32_t address) const;
+    std::optional<Reservation> by_mac(uint32_t subnet_id, uint64_t mac) const;
+    std::optional<Reservation> by_address(uint32_t subnet_id, uint32_t address) const;
+    std::vector<uint32_t> subnets() const;
+    size_t size(uint32_t subnet_id) const;
+    /// Up to `limit` reservations from `position` (0 is the first) on; fewer mean the end. Changes reorder them.
+    std::vector<Reservation> page(uint32_t subnet_id, size_t position, size_t limit) const;
+
+private:
+    const SubnetSet* find(uint32_t subnet_id) const;
+
+    std::mutex writer_;                 // held for a whole change, so that its preparation needs no other lock
+    mutable std::shared_mutex access_;  // guards sets_ and what is in it
+    std::map<uint32_t, SubnetSet> sets_;
+};
+
+}  // namespace leasehold
+
+#endif

@@ -1,0 +1,186 @@
+"""The `leasehold` command: what it prints, and how it ends."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from leasehold import errors
+from leasehold.cli import main
+from leasehold.config import Settings
+from leasehold.service import hosts, tokens
+from leasehold.service.context import Context, open_context
+
+README = Path(__file__).parents[2] / "controlplane" / "README.md"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/leasehold.sqlite"
+
+
+@pytest.fixture
+def run(url: str) -> Run:
+    """Runs `leasehold` on a database of the test's own."""
+
+    def call(*arguments: str, **settings: str) -> Result:
+        environment = {"LEASEHOLD_DATABASE_URL": url, "COLUMNS": "200"} | settings
+        return CliRunner().invoke(main, arguments, env=environment)
+
+    return call
+
+
+@pytest.fixture
+def ctx(url: str) -> Context:
+    return open_context(Settings(database_url=url))
+
+
+def test_a_new_tokens_secret_is_all_of_stdout(run: Run, ctx: Context) -> None:
+    done = run("token", "create", "--role", "engine")
+    assert done.exit_code == 0
+    assert tokens.authenticate(ctx, done.stdout.strip()).role == "engine"
+
+
+def test_a_new_token_as_json(run: Run, ctx: Context) -> None:
+    created = json.loads(run("token", "create", "--role", "host", "--host", "host-a", "--json").stdout)
+    token = tokens.authenticate(ctx, created["secret"])
+    assert (created["id"], created["role"], created["host"]) == (token.id, "host", "host-a")
+
+
+def test_the_list_of_tokens_has_no_secret(run: Run) -> None:
+    secret = run("token", "create", "--role", "read", "--description", "for the dashboard").stdout.strip()
+    shown = run("token", "list")
+    assert "for the dashboard" in shown.stdout
+    listed = run("token", "list", "--json")
+    assert [each["description"] for each in json.loads(listed.stdout)] == ["for the dashboard"]
+    assert secret not in shown.stdout + listed.stdout
+
+
+def test_a_deleted_token_is_unknown(run: Run, ctx: Context) -> None:
+    created = json.loads(run("token", "create", "--role", "read", "--json").stdout)
+    assert run("token", "delete", created["id"]).exit_code == 0
+    with pytest.raises(errors.Unauthenticated):
+        tokens.authenticate(ctx, created["secret"])
+
+
+def test_upgrade_makes_a_database_where_there_is_none(run: Run, tmp_path: Path) -> None:
+    assert run("db", "upgrade").exit_code == 0
+    assert (tmp_path / "leasehold.sqlite").exists()
+
+
+def test_upgrade_of_an_upgraded_database_changes_nothing(run: Run, ctx: Context) -> None:
+    token, _ = tokens.create(ctx, "read")
+    assert run("db", "upgrade").exit_code == 0
+    assert tokens.list_tokens(ctx) == [token]
+
+
+def test_status_shows_each_host(run: Run, ctx: Context) -> None:
+    hosts.put(ctx, "host-a", control_url="http://192.0.2.7/", username="", password="hunter2", networks={})
+    assert json.loads(run("status", "--json").stdout) == [
+        {"host": "host-a", "answered_at": None, "unreachable_reason": None, "networks": {}}
+    ]
+    shown = run("status").stdout
+    assert "host-a" in shown
+    assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.Invalid, 3),
+        (errors.NotFound, 4),
+        (errors.Conflict, 5),
+        (errors.Unavailable, 6),
+        (errors.Refused, 7),
+        (errors.Forbidden, 1),
+    ],
+)
+def test_a_command_ends_with_its_errors_code_and_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[errors.LeaseholdError], code: int
+) -> None:
+    def fail(_ctx: Context) -> Any:
+        raise error("It went wrong.")
+
+    monkeypatch.setattr(tokens, "list_tokens", fail)
+    done = run("token", "list")
+    assert (done.exit_code, done.stdout) == (code, "")
+    assert "It went wrong." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nothing",),
+        ("token", "create"),
+        ("token", "create", "--role", "root"),
+        ("serve", "--bind", "8080"),
+        ("serve", "--bind", ":8080"),
+        ("serve", "--bind", "127.0.0.1:http"),
+        ("serve", "--bind", "fd://x"),
+    ],
+)
+def test_wrong_usage_ends_with_2(run: Run, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(("token", "create", "--role", "host"), "--host"), (("token", "create", "--role", "read", "--host", "a"), "host")],
+)
+def test_a_token_of_role_host_and_no_other_names_a_host(run: Run, arguments: tuple[str, ...], word: str) -> None:
+    done = run(*arguments)
+    assert done.exit_code == 3
+    assert word.strip("-") in done.stderr
+
+
+def test_an_unknown_token_cannot_be_deleted(run: Run) -> None:
+    assert run("token", "delete", "unheard-of").exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"LEASEHOLD_COLOUR": "red"}, 3),
+        ({"LEASEHOLD_COOL_DOWN_S": "soon"}, 3),
+        ({"LEASEHOLD_DATABASE_URL": "nonsense"}, 3),
+        ({"LEASEHOLD_DATABASE_URL": "oracle9://host/name"}, 3),
+        ({"LEASEHOLD_DATABASE_URL": "sqlite:////nonexistent/leasehold.sqlite"}, 6),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(run: Run, settings: dict[str, str], code: int) -> None:
+    done = run("token", "list", **settings)
+    assert done.exit_code == code
+    assert next(iter(settings)) in done.stderr or "/nonexistent/" in done.stderr
+
+
+def test_a_log_level_that_is_none_is_told(run: Run) -> None:
+    done = run("serve", "--bind", "127.0.0.1:0", LEASEHOLD_LOG_LEVEL="loud")
+    assert done.exit_code == 3
+    assert "LEASEHOLD_LOG_LEVEL" in done.stderr
+
+
+def test_a_file_that_is_no_database_is_told(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "leasehold.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    done = run("token", "list")
+    assert done.exit_code == 6
+    assert "leasehold.sqlite" in done.stderr
+
+
+def test_a_database_of_a_later_release_is_told(run: Run, ctx: Context) -> None:
+    with ctx.db.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    done = run("token", "list")
+    assert done.exit_code == 6
+    assert "9999" in done.stderr
+
+
+def test_the_readme_has_every_setting_and_no_other() -> None:
+    told = set(re.findall(r"^\| `LEASEHOLD_([A-Z_]+)` \|", README.read_text(), re.MULTILINE))
+    assert told == {field.name.upper() for field in fields(Settings)}

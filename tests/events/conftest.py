@@ -1,0 +1,5 @@
+"""The service layer's context and clock, for the tests of events and webhooks."""
+
+from service.conftest import clock, ctx
+
+__all__ = ["clock", "ctx"]

@@ -1,0 +1,127 @@
+"""Networks on and off a real Kea."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from netaddr import IPAddress
+
+from kea.served import BLUE, GREEN
+from lab.host import Host as LabHost
+from leasehold.domain.values import Host, HostNetwork
+from leasehold.errors import KeaRefused
+from leasehold.kea.commands import Commands
+from leasehold.kea.provider import KeaDhcpProvider
+from leasehold.kea.transport import Answer, Transport
+
+
+class Recorder(Transport):
+    """The real transport, that also remembers the names of the commands."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._real = transport
+        self.names: list[str] = []
+
+    def command(self, host: Host, command: str, arguments: Mapping[str, Any] | None = None) -> Answer:
+        self.names.append(command)
+        return self._real.command(host, command, arguments)
+
+
+@pytest.fixture
+def recorder(transport: Transport) -> Recorder:
+    return Recorder(transport)
+
+
+@pytest.fixture
+def provider(recorder: Recorder) -> KeaDhcpProvider:
+    return KeaDhcpProvider(Commands(recorder))
+
+
+def test_a_network_is_served(provider: KeaDhcpProvider, commands: Commands, host: Host) -> None:
+    provider.provide(host, [BLUE])
+    assert commands.status(host).managed == {7}
+
+
+def test_a_network_is_still_served_after_a_restart(
+    provider: KeaDhcpProvider, commands: Commands, host: Host, kea: LabHost
+) -> None:
+    provider.provide(host, [BLUE])
+    kea.kill()
+    kea.start()
+    assert commands.status(host).managed == {7}
+
+
+def test_kea_listens_on_the_networks_interface(provider: KeaDhcpProvider, commands: Commands, host: Host) -> None:
+    provider.provide(host, [BLUE])
+    assert commands.config_get(host)["interfaces-config"]["interfaces"] == ["eth-blue"]
+
+
+def test_to_serve_and_then_not_to_leaves_what_was_there(
+    provider: KeaDhcpProvider, commands: Commands, host: Host
+) -> None:
+    before = commands.config_get(host)
+    provider.provide(host, [BLUE, GREEN])
+    provider.dont_provide(host)
+    assert json.dumps(commands.config_get(host)) == json.dumps(before)
+
+
+def test_the_administrators_subnet_comes_back_as_it_was(
+    provider: KeaDhcpProvider, commands: Commands, host: Host
+) -> None:
+    before = commands.config_get(host)["subnet4"]
+    provider.provide(host, [BLUE])
+    assert [each for each in commands.config_get(host)["subnet4"] if each["id"] == 900] == before
+
+
+def test_what_is_served_already_is_not_set_again(provider: KeaDhcpProvider, recorder: Recorder, host: Host) -> None:
+    provider.provide(host, [BLUE])
+    recorder.names.clear()
+    provider.provide(host, [BLUE])
+    assert recorder.names == ["config-get"]
+
+
+def test_what_another_process_set_is_written_but_not_set_again(
+    provider: KeaDhcpProvider, recorder: Recorder, host: Host
+) -> None:
+    provider.provide(host, [BLUE])
+    recorder.names.clear()
+    KeaDhcpProvider(Commands(recorder)).provide(host, [BLUE])
+    assert recorder.names == ["config-get", "config-write"]
+
+
+def test_a_host_with_nothing_of_ours_is_not_touched(provider: KeaDhcpProvider, recorder: Recorder, host: Host) -> None:
+    provider.dont_provide(host)
+    assert recorder.names == ["config-get"]
+
+
+def test_a_configuration_that_kea_refuses_changes_nothing(
+    provider: KeaDhcpProvider, commands: Commands, host: Host
+) -> None:
+    provider.provide(host, [BLUE])
+    before = commands.config_get(host)
+    nowhere = replace(GREEN, attachment=HostNetwork(interface="eth-nowhere", address=IPAddress("198.51.100.2")))
+    with pytest.raises(KeaRefused, match="eth-nowhere"):
+        provider.provide(host, [BLUE, nowhere])
+    assert commands.config_get(host) == before
+
+
+def test_a_subnet_id_of_the_administrators_is_refused(
+    provider: KeaDhcpProvider, commands: Commands, host: Host
+) -> None:
+    ((_, spec),) = BLUE.subnets
+    with pytest.raises(KeaRefused, match="900"):
+        provider.provide(host, [replace(BLUE, subnets=((900, spec),))])
+    assert commands.status(host).managed == set()
+
+
+def test_what_cannot_be_written_is_taken_back(
+    provider: KeaDhcpProvider, commands: Commands, host: Host, kea: LabHost
+) -> None:
+    before = commands.config_get(host)
+    kea.configuration.rename(kea.configuration.with_suffix(".moved"))
+    kea.configuration.mkdir()
+    with pytest.raises(KeaRefused, match="config-write"):
+        provider.provide(host, [BLUE])
+    assert commands.config_get(host) == before

@@ -1,0 +1,127 @@
+"""What becomes of a Kea configuration: ours in it, and the administrator's as it was."""
+
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+
+from kea.served import BLUE, GREEN
+from leasehold.kea.rendering import render
+
+ADMINISTRATORS: dict[str, Any] = {
+    "authoritative": False,
+    "interfaces-config": {"interfaces": ["eth9"], "re-detect": True},
+    "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
+    "option-data": [{"name": "domain-search", "data": "example.com"}],
+    "subnet4": [
+        {"id": 900, "subnet": "10.9.0.0/24", "pools": [{"pool": "10.9.0.10-10.9.0.20"}], "user-context": {"rack": 7}},
+        {"id": 901, "subnet": "10.10.0.0/24"},
+    ],
+    "user-context": {"owner": "network team"},
+    "valid-lifetime": 7200,
+}
+
+
+def test_a_subnet_of_ours() -> None:
+    assert render({}, [BLUE])["subnet4"] == [
+        {
+            "id": 7,
+            "subnet": "192.0.2.0/24",
+            "interface": "eth-blue",
+            "valid-lifetime": 600,
+            "min-valid-lifetime": 600,
+            "max-valid-lifetime": 600,
+            "match-client-id": False,
+            "authoritative": True,
+            "reservations-global": False,
+            "reservations-in-subnet": True,
+            "reservations-out-of-pool": True,
+            "reservations": [],
+            "pools": [],
+            "option-data": [
+                {"name": "routers", "data": "192.0.2.1"},
+                {"name": "domain-name-servers", "data": "192.0.2.53, 192.0.2.54"},
+                {"name": "domain-name", "data": "blue.example"},
+                {"name": "ntp-servers", "data": "192.0.2.123"},
+            ],
+            "user-context": {"leasehold": {"network": "blue"}},
+        }
+    ]
+
+
+def test_options_that_a_subnet_has_not_are_left_out() -> None:
+    assert render({}, [GREEN])["subnet4"][0]["option-data"] == []
+
+
+def test_the_administrators_part_is_not_touched() -> None:
+    rendered = render(ADMINISTRATORS, [BLUE, GREEN])
+    assert [each for each in rendered["subnet4"] if each["id"] >= 900] == ADMINISTRATORS["subnet4"]
+    for key in ("authoritative", "loggers", "option-data", "valid-lifetime"):
+        assert rendered[key] == ADMINISTRATORS[key]
+    assert rendered["user-context"]["owner"] == "network team"
+    assert rendered["interfaces-config"]["re-detect"] is True
+
+
+def test_what_was_given_is_not_changed_in_place() -> None:
+    before = copy.deepcopy(ADMINISTRATORS)
+    render(ADMINISTRATORS, [BLUE])
+    assert before == ADMINISTRATORS
+
+
+def test_to_serve_and_then_not_to_leaves_the_same_text_behind() -> None:
+    served = render(ADMINISTRATORS, [BLUE, GREEN])
+    assert json.dumps(render(served, [])) == json.dumps(ADMINISTRATORS)
+
+
+def test_what_is_served_already_is_not_changed() -> None:
+    served = render(ADMINISTRATORS, [BLUE])
+    assert render(served, [BLUE]) == served
+
+
+def test_defaults_that_kea_fills_in_are_no_change() -> None:
+    served = render(ADMINISTRATORS, [BLUE])
+    filled = copy.deepcopy(served)
+    ours = filled["subnet4"][-1]
+    ours |= {"t1-percent": 0.5, "relay": {"ip-addresses": []}}
+    ours["option-data"] = [each | {"always-send": False, "space": "dhcp4"} for each in ours["option-data"]]
+    assert render(filled, [BLUE]) == filled
+
+
+def test_a_changed_option_is_a_change() -> None:
+    served = render(ADMINISTRATORS, [BLUE])
+    ((subnet_id, spec),) = BLUE.subnets
+    changed = replace(BLUE, subnets=((subnet_id, replace(spec, domain="other.example")),))
+    assert {"name": "domain-name", "data": "other.example"} in render(served, [changed])["subnet4"][-1]["option-data"]
+
+
+def test_a_pool_that_somebody_put_into_our_subnet_goes() -> None:
+    served = render(ADMINISTRATORS, [BLUE])
+    served["subnet4"][-1]["pools"] = [{"pool": "192.0.2.100-192.0.2.200"}]
+    assert render(served, [BLUE])["subnet4"][-1]["pools"] == []
+
+
+def test_an_interface_is_added_and_noted_as_ours() -> None:
+    rendered = render(ADMINISTRATORS, [BLUE])
+    assert rendered["interfaces-config"]["interfaces"] == ["eth9", "eth-blue"]
+    assert rendered["user-context"]["leasehold"] == {"interfaces": ["eth-blue"]}
+
+
+def test_an_interface_of_the_administrators_stays_theirs() -> None:
+    for listed in ("eth-blue", "eth-blue/192.0.2.2", "*"):
+        running = {**ADMINISTRATORS, "interfaces-config": {"interfaces": [listed]}}
+        rendered = render(running, [BLUE])
+        assert rendered["interfaces-config"]["interfaces"] == [listed]
+        assert rendered["user-context"] == ADMINISTRATORS["user-context"]
+
+
+def test_the_interface_of_a_network_that_is_not_served_any_more_goes() -> None:
+    both = render(ADMINISTRATORS, [BLUE, GREEN])
+    rendered = render(both, [GREEN])
+    assert rendered["interfaces-config"]["interfaces"] == ["eth9", "eth-green"]
+    assert rendered["user-context"]["leasehold"] == {"interfaces": ["eth-green"]}
+
+
+def test_a_configuration_without_anything() -> None:
+    rendered = render({}, [BLUE])
+    assert rendered["interfaces-config"] == {"interfaces": ["eth-blue"]}
+    assert render(rendered, [])["subnet4"] == []

@@ -1,0 +1,148 @@
+"""Which hosts are chosen to serve a network."""
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leasehold.domain.placement import Candidate, Placement, place
+
+CALM: dict[str, Any] = {"health": "up", "attached": True, "refuses": False, "state": None, "load": 0}
+
+
+def host(name: str, **differences: Any) -> Candidate:
+    return Candidate(host=name, **{**CALM, **differences})
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> list[Candidate]:
+    names = draw(st.lists(st.sampled_from("abcdefgh"), unique=True))
+    return [
+        Candidate(
+            host=name,
+            health=draw(st.sampled_from(["up", "doubtful", "down"])),
+            attached=draw(st.booleans()),
+            refuses=draw(st.booleans()),
+            state=draw(st.sampled_from([None, "starting", "running", "unreachable", "stopping"])),
+            load=draw(st.integers(0, 3)),
+        )
+        for name in names
+    ]
+
+
+def is_present(candidate: Candidate) -> bool:
+    return candidate.state not in (None, "stopping")
+
+
+def is_well(candidate: Candidate) -> bool:
+    return (
+        is_present(candidate)
+        and candidate.attached
+        and candidate.health != "down"
+        and not (candidate.refuses and candidate.state == "starting")
+    )
+
+
+def after(candidates: list[Candidate], placement: Placement) -> list[Candidate]:
+    """The hosts once it was done, and those that could have begun to run do."""
+    done = []
+    for each in candidates:
+        if each.host in placement.stop:
+            done.append(replace(each, state="stopping"))
+        elif each.host in placement.start:
+            done.append(replace(each, state="running" if not each.refuses else "starting"))
+        else:
+            done.append(each)
+    return done
+
+
+def test_the_least_loaded_hosts_begin() -> None:
+    assert place(2, [host("a", load=2), host("b", load=0), host("c", load=1)]) == Placement(start=("b", "c"))
+
+
+def test_of_equal_hosts_the_first_by_name_begins() -> None:
+    assert place(1, [host("b"), host("a")]) == Placement(start=("a",))
+
+
+def test_a_host_that_still_serves_is_preferred() -> None:
+    assert place(1, [host("a"), host("b", state="stopping", load=3)]) == Placement(start=("b",))
+
+
+def test_a_server_on_a_host_that_is_down_stays_while_its_replacement_starts() -> None:
+    down = host("a", state="unreachable", health="down")
+    assert place(1, [down, host("b")]) == Placement(start=("b",))
+
+
+def test_a_server_on_a_host_that_is_down_goes_once_its_replacement_runs() -> None:
+    down = host("a", state="unreachable", health="down")
+    assert place(1, [down, host("b", state="running")]) == Placement(stop=("a",))
+
+
+def test_a_server_on_a_host_that_is_down_stays_where_no_other_can_replace_it() -> None:
+    assert place(1, [host("a", state="unreachable", health="down"), host("b", attached=False)]) == Placement()
+
+
+def test_a_host_that_came_back_is_not_needed_when_another_runs() -> None:
+    returned = host("a", state="unreachable")
+    assert place(1, [returned, host("b", state="running")]) == Placement(stop=("a",))
+
+
+def test_a_host_that_has_not_answered_for_a_moment_is_not_replaced() -> None:
+    assert place(1, [host("a", state="running", health="doubtful"), host("b")]) == Placement()
+
+
+def test_a_server_whose_kea_refuses_is_replaced() -> None:
+    refusing = host("a", state="starting", refuses=True)
+    assert place(1, [refusing, host("b")]) == Placement(start=("b",))
+    assert place(1, [refusing, host("b", state="running")]) == Placement(stop=("a",))
+
+
+def test_a_network_that_wants_none_has_all_its_servers_stopped() -> None:
+    servers = [host("a", state="running"), host("b", state="unreachable", health="down"), host("c", state="starting")]
+    assert place(0, servers) == Placement(stop=("a", "b", "c"))
+
+
+def test_a_host_that_lost_the_network_stops() -> None:
+    assert place(1, [host("a", state="running", attached=False)]) == Placement(stop=("a",))
+
+
+@given(st.integers(0, 5), hosts())
+def test_as_many_as_wanted_where_that_can_be(wanted: int, candidates: list[Candidate]) -> None:
+    placement = place(wanted, candidates)
+    well = sum(is_well(each) for each in candidates if each.host not in placement.stop)
+    able = sum(
+        each.attached and each.health == "up" and not each.refuses and not is_present(each) for each in candidates
+    )
+    started = [each for each in candidates if each.host in placement.start and not each.refuses]
+    assert well + len(started) == min(wanted, sum(map(is_well, candidates)) + able)
+
+
+@given(st.integers(0, 5), hosts())
+def test_only_hosts_that_are_up_and_attached_begin(wanted: int, candidates: list[Candidate]) -> None:
+    placement = place(wanted, candidates)
+    begun = [each for each in candidates if each.host in placement.start]
+    assert all(each.health == "up" and each.attached and not is_present(each) for each in begun)
+
+
+@given(st.integers(0, 5), hosts())
+def test_no_running_server_stops_for_one_that_does_not_run_yet(wanted: int, candidates: list[Candidate]) -> None:
+    placement = place(wanted, candidates)
+    running = [each for each in candidates if is_well(each) and each.state == "running"]
+    left = [each for each in running if each.host not in placement.stop]
+    assert len(left) == min(wanted, len(running))
+
+
+@given(st.integers(0, 5), hosts())
+def test_what_was_done_is_not_undone(wanted: int, candidates: list[Candidate]) -> None:
+    """Whatever is decided, it comes to rest: no swap without cause."""
+    placement = Placement(start=("?",))
+    for _ in range(4):
+        placement = place(wanted, candidates)
+        candidates = after(candidates, placement)
+    assert place(wanted, candidates) == Placement()
+
+
+@given(st.integers(0, 5), hosts().flatmap(lambda each: st.tuples(st.just(each), st.permutations(each))))
+def test_the_order_of_hosts_does_not_matter(wanted: int, both: tuple[list[Candidate], list[Candidate]]) -> None:
+    assert place(wanted, both[0]) == place(wanted, both[1])

@@ -1,0 +1,119 @@
+"""The OpenAPI document is valid, and what it says is what happens."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from flask import Flask
+from hypothesis import HealthCheck, settings
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from schemathesis.checks import positive_data_acceptance
+
+from leasehold.config import Settings
+from leasehold.service import tokens
+from leasehold.service.context import open_context
+from leasehold.web import create_app
+from leasehold.web.app import OPERATIONS
+from leasehold.web.openapi import document
+from leasehold.web.problems import status_of
+from web.conftest import Api
+
+PATHS = {
+    "/healthz": {"get"},
+    "/readyz": {"get"},
+    "/v1/events": {"get"},
+    "/v1/hosts": {"get"},
+    "/v1/hosts/{host_id}": {"get", "put", "delete"},
+    "/v1/hosts/{host_id}/events": {"post"},
+    "/v1/mac-pools": {"get"},
+    "/v1/mac-pools/{pool_id}": {"get"},
+    "/v1/networks": {"get"},
+    "/v1/networks/{network_id}": {"get", "put", "delete"},
+    "/v1/networks/{network_id}/servers": {"get"},
+    "/v1/subnets": {"get", "post"},
+    "/v1/subnets/{subnet_id}": {"get", "delete"},
+    "/v1/subnets/{subnet_id}/reservations": {"get"},
+    "/v1/tokens": {"get", "post"},
+    "/v1/tokens/{token_id}": {"get", "delete"},
+    "/v1/vnics": {"get"},
+    "/v1/vnics/{vnic_id}": {"get", "put", "delete"},
+    "/v1/vnics/{vnic_id}/start": {"post"},
+    "/v1/vnics/{vnic_id}/stop": {"post"},
+    "/v1/webhooks": {"get", "post"},
+    "/v1/webhooks/{webhook_id}": {"get", "delete"},
+    "/v1/webhooks/{webhook_id}/deliveries": {"get"},
+}
+
+
+@pytest.fixture
+def described(api: Api) -> dict[str, Any]:
+    return api.document
+
+
+def test_the_document_is_valid(described: dict[str, Any]) -> None:
+    OpenAPIV31SpecValidator(described).validate()
+
+
+def test_the_document_has_every_path(described: dict[str, Any]) -> None:
+    assert {path: set(operations) for path, operations in described["paths"].items()} == PATHS
+
+
+def test_every_operation_has_an_id_of_its_own_and_a_summary(described: dict[str, Any]) -> None:
+    operations = [each for path in described["paths"].values() for each in path.values()]
+    assert len({each["operationId"] for each in operations}) == len(operations)
+    assert all(each["summary"].endswith(".") for each in operations)
+
+
+def test_what_needs_a_token_says_so_and_what_it_answers_without(described: dict[str, Any]) -> None:
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert operation["security"] == ([{"token": []}] if path.startswith("/v1") else [])
+            assert ("401" in operation["responses"]) is path.startswith("/v1")
+
+
+def test_an_error_is_documented_under_its_status_with_its_code(described: dict[str, Any]) -> None:
+    for operation in OPERATIONS:
+        path = operation.rule.replace("<", "{").replace(">", "}")
+        responses = described["paths"][path][operation.method.lower()]["responses"]
+        for kind in operation.errors:
+            content = responses[str(status_of(kind))]["content"]["application/problem+json"]
+            assert kind.code in content["schema"]["allOf"][1]["properties"]["code"]["enum"]
+
+
+class Late:
+    """A WSGI application that is there when it is called: schemathesis wants one when tests are collected."""
+
+    app: Flask
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return self.app(environ, start_response)
+
+
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
+late = Late()
+schema = schemathesis.openapi.from_dict(document(OPERATIONS))
+schema.app = late
+
+
+@pytest.fixture(scope="module")
+def administrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The header that lets an administrator in at an API that has a little of everything."""
+    directory = tmp_path_factory.mktemp("openapi")
+    ctx = open_context(Settings(database_url=f"sqlite:///{directory}/leasehold.sqlite", start_budget_s=0))
+    headers = {"Authorization": f"Bearer {tokens.create(ctx, 'admin')[1]}"}
+    app = create_app(ctx)
+    client = app.test_client()
+    client.put("/v1/networks/blue", json={"ipam_enabled": True}, headers=headers)
+    client.post("/v1/subnets", json={"network": "blue", "cidr": "192.0.2.0/24"}, headers=headers)
+    client.put("/v1/vnics/v1", json={"vm": "vm1", "name": "nic1", "subnet": 1}, headers=headers)
+    late.app = app
+    yield headers
+    ctx.db.dispose()
+
+
+@schema.parametrize()
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_the_api_does_what_its_document_says(case: schemathesis.Case[Any], administrator: dict[str, str]) -> None:
+    # A schema cannot say that a gateway lies in its subnet, or a MAC is no other vNIC's: what fits it may be refused.
+    case.call_and_validate(headers=administrator, excluded_checks=[positive_data_acceptance])

@@ -1,0 +1,212 @@
+"""What each resource answers."""
+
+from typing import Any
+
+import pytest
+
+from leasehold.domain.addresses import Mac
+from leasehold.service import hosts
+from leasehold.service.context import Context
+from web.conftest import Api
+
+HOST: dict[str, Any] = {"control_url": "http://10.99.0.11:8000/", "username": "kea", "password": "hunter2"}
+ATTACHED = {"blue": {"interface": "eth-blue", "address": "192.0.2.2"}}
+
+
+def test_a_put_creates_and_then_replaces(api: Api) -> None:
+    created = api.put("/v1/networks/blue", ipam_enabled=True)
+    replaced = api.put("/v1/networks/blue", ipam_enabled=False, ipam_servers=3)
+    assert (created.status_code, created.headers["Location"]) == (201, "/v1/networks/blue")
+    assert replaced.status_code == 200
+    assert api.get("/v1/networks/blue").get_json() == {"id": "blue", "ipam_enabled": False, "ipam_servers": 3}
+
+
+def test_a_put_that_leaves_a_field_out_gives_it_its_default(api: Api) -> None:
+    api.put("/v1/networks/blue", ipam_enabled=True, ipam_servers=3)
+    assert api.put("/v1/networks/blue").get_json() == {"id": "blue", "ipam_enabled": False, "ipam_servers": None}
+
+
+def test_a_deleted_network_is_gone(api: Api) -> None:
+    api.put("/v1/networks/blue")
+    answer = api.delete("/v1/networks/blue")
+    assert (answer.status_code, answer.data) == (204, b"")
+    assert api.get("/v1/networks/blue").get_json()["code"] == "network-not-found"
+
+
+def test_a_network_with_a_subnet_stays(api: Api, subnet: int) -> None:
+    answer = api.delete("/v1/networks/blue")
+    assert (answer.status_code, answer.get_json()["subnets"]) == (409, [subnet])
+
+
+def test_a_network_without_servers_lists_none(api: Api, subnet: int) -> None:
+    assert api.get("/v1/networks/blue/servers").get_json() == {"items": [], "next": None}
+
+
+def test_a_subnet_answers_what_it_was_given(api: Api) -> None:
+    api.put("/v1/networks/blue")
+    given = {
+        "network": "blue",
+        "cidr": "192.0.2.0/24",
+        "gateway": "192.0.2.1",
+        "dns": ["192.0.2.53", "198.51.100.53"],
+        "ntp": ["192.0.2.123"],
+        "domain": "blue.example",
+        "lease_time": 600,
+        "ranges": [{"from": "192.0.2.100", "to": "192.0.2.199"}],
+        "exclusions": [{"from": "192.0.2.150", "to": "192.0.2.159"}],
+    }
+    created = api.post("/v1/subnets", **given)
+    assert created.status_code == 201
+    assert api.get(created.headers["Location"]).get_json() == given | {
+        "id": created.get_json()["id"],
+        "revision": 0,
+        "usage": {"size": 90, "free": 90, "held": 0, "draining": 0, "cooling": 0},
+    }
+
+
+def test_a_range_that_ends_before_it_begins_is_refused(api: Api) -> None:
+    api.put("/v1/networks/blue")
+    ranges = [{"from": "192.0.2.9", "to": "192.0.2.5"}]
+    answer = api.post("/v1/subnets", network="blue", cidr="192.0.2.0/24", ranges=ranges)
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "range-invalid")
+    assert api.get("/v1/subnets").get_json()["items"] == []
+
+
+def test_an_overlapping_subnet_is_refused_by_name(api: Api, subnet: int) -> None:
+    answer = api.post("/v1/subnets", network="blue", cidr="192.0.2.128/25")
+    assert (answer.status_code, answer.get_json()["subnet"]) == (409, subnet)
+
+
+def test_subnets_of_one_network_can_be_asked_for(api: Api, subnet: int) -> None:
+    api.put("/v1/networks/red")
+    red = api.post("/v1/subnets", network="red", cidr="192.0.2.0/24").get_json()["id"]
+    assert [each["id"] for each in api.get("/v1/subnets", network="red").get_json()["items"]] == [red]
+
+
+def test_a_host_answers_all_but_its_password(api: Api, ctx: Context) -> None:
+    answers = [
+        api.put("/v1/hosts/host-a", **HOST, networks=ATTACHED),
+        api.get("/v1/hosts/host-a"),
+        api.get("/v1/hosts"),
+    ]
+    assert hosts.get(ctx, "host-a").password == "hunter2"
+    assert not any("hunter2" in answer.text for answer in answers)
+    assert answers[1].get_json() == {
+        "id": "host-a",
+        "control_url": "http://10.99.0.11:8000/",
+        "username": "kea",
+        "networks": ATTACHED,
+        "answered_at": None,
+        "unreachable_reason": None,
+    }
+
+
+def test_an_address_of_a_vnic_is_no_hosts_own(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet)
+    api.post("/v1/vnics/v1/start", wait="none", ip="192.0.2.2")
+    answer = api.put("/v1/hosts/host-a", **HOST, networks=ATTACHED)
+    assert (answer.status_code, answer.get_json()["holder"]) == (409, "v1")
+    assert api.get("/v1/hosts").get_json()["items"] == []
+
+
+def test_a_new_vnic_has_a_mac_of_the_default_pool(api: Api, subnet: int) -> None:
+    (pool,) = api.get("/v1/mac-pools").get_json()["items"]
+    vnic = api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet).get_json()
+    (span,) = pool["ranges"]
+    assert vnic["mac_pool"] == pool["id"]
+    assert Mac.parse(span["from"]) <= Mac.parse(vnic["mac"]) <= Mac.parse(span["to"])
+    assert api.get(f"/v1/mac-pools/{pool['id']}").get_json()["usage"]["used"] == 1
+
+
+@pytest.mark.parametrize("text", ["02:00:00:00:AB:01", "02-00-00-00-ab-01", "0200.0000.ab01", "02000000ab01"])
+def test_a_mac_is_taken_in_every_usual_form(api: Api, text: str) -> None:
+    assert api.put("/v1/vnics/v1", vm="vm1", name="nic1", mac=text).get_json()["mac"] == "02:00:00:00:ab:01"
+
+
+def test_a_mac_in_use_is_told_with_its_holder(api: Api) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1", mac="02:00:00:00:00:01")
+    answer = api.put("/v1/vnics/v2", vm="vm2", name="nic1", mac="02:00:00:00:00:01")
+    assert answer.status_code == 409
+    assert (answer.get_json()["holder"], answer.get_json()["vm"]) == ("v1", "vm1")
+
+
+def test_a_multicast_mac_is_refused(api: Api) -> None:
+    answer = api.put("/v1/vnics/v1", vm="vm1", name="nic1", mac="01:00:5e:00:00:01")
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "mac-not-unicast")
+
+
+def test_start_answers_the_promise(api: Api, subnet: int) -> None:
+    mac = api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet).get_json()["mac"]
+    answer = api.post("/v1/vnics/v1/start", wait="none", ip="192.0.2.77")
+    assert answer.status_code == 200
+    started = answer.get_json()
+    assert (started["ip"], started["mac"], started["servers"]) == ("192.0.2.77", mac, [])
+    assert (started["vnic"]["running"], started["vnic"]["ip_state"]) == (True, "held")
+    assert api.get(f"/v1/subnets/{subnet}/reservations").get_json()["items"] == [
+        {"ip": "192.0.2.77", "mac": mac, "vnic": "v1"}
+    ]
+
+
+def test_start_without_a_body_waits_for_one_server(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet)
+    answer = api.call("POST", "/v1/vnics/v1/start")
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "no-server")
+
+
+def test_a_start_that_no_server_confirms_keeps_its_address(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet)
+    held = api.post("/v1/vnics/v1/start").get_json()["ip"]
+    assert api.get("/v1/vnics/v1").get_json()["ip"] == held
+
+
+def test_start_without_a_subnet_is_refused(api: Api) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1")
+    answer = api.post("/v1/vnics/v1/start")
+    assert (answer.status_code, answer.get_json()["code"]) == (400, "no-ipam-service")
+
+
+def test_a_stopped_vnics_address_drains(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet)
+    api.post("/v1/vnics/v1/start", wait="none")
+    stopped = api.call("POST", "/v1/vnics/v1/stop").get_json()
+    assert (stopped["running"], stopped["ip_state"]) == (False, "draining")
+    assert api.get(f"/v1/subnets/{subnet}/reservations").get_json()["items"] == []
+
+
+def test_a_deleted_vnic_is_gone(api: Api) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1")
+    assert api.delete("/v1/vnics/v1").status_code == 204
+    assert api.delete("/v1/vnics/v1").get_json()["code"] == "vnic-not-found"
+
+
+def test_a_tokens_secret_is_shown_at_its_creation_and_never_again(api: Api) -> None:
+    created = api.post("/v1/tokens", role="host", host="host-a", description="its hook")
+    assert created.status_code == 201
+    token = created.get_json()
+    secret = token.pop("secret")
+    assert secret.startswith("lh_")
+    listed = api.get("/v1/tokens")
+    assert token in listed.get_json()["items"]
+    assert secret not in listed.text
+
+
+def test_instants_are_utc_with_a_z(api: Api) -> None:
+    assert api.post("/v1/tokens", role="read").get_json()["created_at"].endswith("Z")
+
+
+def test_metrics_count_requests_by_route(api: Api) -> None:
+    api.get("/v1/vnics/unheard-of")
+    line = 'leasehold_http_requests_total{method="GET",route="/v1/vnics/<vnic_id>",status="404"}'
+    assert line in api.get("/metrics").text
+
+
+def test_root_points_to_the_description(api: Api) -> None:
+    assert api.get(api.get("/").get_json()["openapi"]).get_json()["openapi"].startswith("3.1")
+
+
+def test_readyz_is_503_when_the_database_does_not_answer(api: Api, ctx: Context) -> None:
+    with ctx.db.write() as connection:
+        connection.exec_driver_sql("DROP TABLE lineage")
+    answer = api.get("/readyz")
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "database-unavailable")
+    assert api.get("/healthz").status_code == 200

@@ -1,0 +1,121 @@
+"""Reservations on their way to real hosts."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from netaddr import IPAddress
+from sqlalchemy import update
+
+from lab.host import Host as LabHost
+from leasehold.service import networks, vnics
+from leasehold.store.tables import lineage, server_subnets
+from worker.site import Site
+
+
+@contextmanager
+def paused(host: LabHost) -> Iterator[None]:
+    """Its Kea hears, and does not answer."""
+    os.kill(host.kea_pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(host.kea_pid, signal.SIGCONT)
+
+
+def held(site: Site) -> set[str]:
+    return {str(each.ip) for each in vnics.list_vnics(site.ctx, limit=1000) if each.ip_state == "held"}
+
+
+def on_host(host: LabHost, subnet_id: int) -> set[str]:
+    answer = host.command("reservation-get-page", subnet_id=subnet_id, limit=1000)
+    return {each["ip-address"] for each in answer["arguments"]["hosts"]}
+
+
+def test_a_host_that_does_not_answer_delays_no_other(site: Site) -> None:
+    site.change_settings(control_timeout_s=60, host_down_after_s=60, start_budget_s=15)
+    slow = site.add_host("host-a")
+    site.add_host("host-b")
+    networks.put(site.ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running", host_b="running")
+    with paused(slow):
+        starts = [site.started(number) for number in range(3)]
+    assert all("host-b" in {each.host for each in start.servers if each.state == "confirmed"} for start in starts)
+
+
+def test_all_servers_confirm(site: Site) -> None:
+    site.add_host("host-a")
+    site.add_host("host-b")
+    networks.put(site.ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running", host_b="running")
+    assert {each.state for each in site.started(1, wait="all").servers} == {"confirmed"}
+
+
+def test_more_changes_than_one_batch_holds(site: Site) -> None:
+    """A batch holds four of them here."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    with paused(host):
+        threads = [threading.Thread(target=site.started, args=(number, "none")) for number in range(11)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    site.until(lambda: on_host(host, subnet.id) == held(site), "the host has all reservations")
+    assert len(held(site)) == 11
+
+
+def test_a_confirmation_that_was_lost(site: Site) -> None:
+    """As when the control plane ends between the host's answer and its own commit."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    for number in range(3):
+        site.started(number)
+    site.stop()
+    with site.ctx.db.write() as connection:
+        connection.execute(update(server_subnets).values(confirmed_revision=1))
+    site.start()
+    site.started(3)
+    assert on_host(host, subnet.id) == held(site)
+
+
+def test_a_database_that_was_replaced(site: Site) -> None:
+    """Its history is another: what hosts confirmed in the old one means nothing."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.started(1)
+    site.stop()
+    with site.ctx.db.write() as connection:
+        connection.execute(update(lineage).values(epoch="11111111-1111-1111-1111-111111111111"))
+    site.start()
+    site.until(
+        lambda: [each["epoch"] for each in host.status()["subnets"]] == ["11111111-1111-1111-1111-111111111111"],
+        "the host has the new history",
+    )
+    site.started(2)
+    assert on_host(host, subnet.id) == held(site)
+
+
+def test_a_reservation_that_was_added_on_the_host_stands_in_the_way(site: Site) -> None:
+    """The host refuses the batch that gives the address to another; it is mended by all reservations anew."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    foreign = {"subnet-id": subnet.id, "hw-address": "02:ff:00:00:00:01", "ip-address": "192.0.2.200"}
+    assert host.command("reservation-add", reservation=foreign)["result"] == 0
+    vnics.put(site.ctx, "vnic-1", vm="vm-1", name="eth0", network="blue", subnet=subnet.id, mac=None)
+    vnics.start(site.ctx, "vnic-1", ip=IPAddress("192.0.2.200"))
+    assert host.command("reservation-get", subnet_id=subnet.id, ip_address="192.0.2.200")["arguments"][
+        "hw-address"
+    ] == str(vnics.get(site.ctx, "vnic-1").mac)
