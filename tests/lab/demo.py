@@ -64,7 +64,8 @@ class Teller:
         facts = "  ".join(
             f"{name}={data[name]}" for name in ("ip", "mac", "vnic", "host", "reason", "count") if data.get(name)
         )
-        print(f"   {self._dim}webhook #{event['sequence']}{self._plain} {event['type']:<16} {facts}", flush=True)
+        of_subject = f"{event['subject']} #{int(str(event['sequence']))}"
+        print(f"   webhook {event['type']:<16} {facts}  {self._dim}{of_subject}{self._plain}", flush=True)
 
     def end(self) -> None:
         """The last line."""
@@ -190,7 +191,7 @@ def _kill(teller: Teller, stage: Stage, guest: Vm) -> None:
         lease is not None and lease.address == promised,
     )
     spooled = [host for host in servers if _spooled(host) > 0]
-    teller.fact(f"the event of it waits on disk at {' and '.join(host.id for host in spooled)}", bool(spooled))
+    teller.fact(f"what happened is spooled on disk at {' and '.join(host.id for host in spooled)}", bool(spooled))
     stage.control.start()
     wait_until(lambda: len(stage.running()) == 2, 20, "both IPAM servers run")
     teller.fact(
@@ -203,7 +204,7 @@ def _show_events(teller: Teller, receiver: WebhookReceiver) -> None:
     teller.chapter("What monitoring heard, each with a signature that standardwebhooks verified")
     receiver.wait_for(
         lambda event: (
-            event["type"].startswith("lease.") and event["data"].get("vnic") == "web-1" and event["sequence"] > 1
+            event["type"].startswith("lease.") and event["data"].get("vnic") == "web-1" and int(event["sequence"]) > 1
         ),
         _EVENT_S,
         "a webhook about web-1's second lease",

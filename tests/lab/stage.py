@@ -28,7 +28,7 @@ _SETTLE_S = 30
 
 @dataclass
 class Stage:
-    """The parts, and the calls that an engine makes. They raise httpx.HTTPStatusError for an answer that is an error."""
+    """The parts, and the calls of an engine. They raise httpx.HTTPStatusError for an answer that is an error."""
 
     lab: Lab
     control: ControlPlane
