@@ -94,7 +94,7 @@ def serve(binds: tuple[str, ...]) -> None:
     app = create_app(ctx)
     ctx.db.dispose()  # connections must not cross the fork; the serving process opens its own
     _log.info("Serving.", extra={"facts": {"addresses": [_url(each) for each in sockets]}})
-    Server(app, sockets, lambda: Worker(ctx), logs).run()
+    Server(app, sockets, lambda: Worker(ctx), longest_request_s=settings.start_budget_s, log_config=logs).run()
 
 
 @main.group()

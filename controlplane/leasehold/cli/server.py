@@ -6,6 +6,7 @@ only holds the sockets, and starts another one when it dies.
 
 import ctypes
 import logging
+import math
 import signal
 import socket
 import struct
@@ -23,6 +24,7 @@ THREADS = 128
 _CONNECTIONS = 4096 + THREADS
 _KEEP_ALIVE_S = 75
 _STALLED_S = 10
+_LOOPS_END_S = 20
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _log = logging.getLogger(__name__)
 
@@ -41,18 +43,26 @@ class Server(BaseApplication):
     """The app on sockets that listen already.
 
     `make_loops` is called in the process that serves. They start before the first request, and stop after the last:
-    requests that wait for a confirmation still get it while the server shuts down.
+    requests that wait for a confirmation still get it while the server shuts down, for which it leaves them
+    `longest_request_s` seconds and some more.
 
     A request that waits in `start` has a thread for itself, so that there are many; an idle connection, as hooks keep
-    one each, has none. The budget of `start` is well below gunicorn's 30 s for a graceful stop.
+    one each, has none.
     """
 
     def __init__(
-        self, app: Flask, sockets: list[socket.socket], make_loops: Callable[[], Loops], log_config: dict[str, Any]
+        self,
+        app: Flask,
+        sockets: list[socket.socket],
+        make_loops: Callable[[], Loops],
+        *,
+        longest_request_s: float,
+        log_config: dict[str, Any],
     ) -> None:
         self._app = app
         self._sockets = sockets
         self._make_loops = make_loops
+        self._longest_request_s = longest_request_s
         self._log_config = log_config
         self._loops: Loops | None = None
         super().__init__()
@@ -70,6 +80,7 @@ class Server(BaseApplication):
             "threads": THREADS,
             "worker_connections": _CONNECTIONS,
             "keepalive": _KEEP_ALIVE_S,
+            "graceful_timeout": math.ceil(self._longest_request_s) + _LOOPS_END_S,
             "logconfig_dict": self._log_config,
             "control_socket_disable": True,
             "post_fork": self._die_with_parent,
