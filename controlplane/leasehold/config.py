@@ -19,6 +19,10 @@ class Settings:
     """How many IPAM servers a network wants that does not say so itself."""
     cool_down_s: float = 300
     """Seconds that a released address rests before another vNIC can have it."""
+    mac_pool_low_percent: int = 10
+    """Per cent of a MAC pool's size at which its free MACs count as few."""
+    mac_pool_low_count: int = 10
+    """Free MACs that count as few whatever the pool's size."""
     start_budget_s: float = 10
     """Seconds that `start` waits for confirmations before it answers 503."""
     manage_interval_s: float = 2

@@ -87,6 +87,24 @@ class MacNotUnicast(Invalid):
     code = "mac-not-unicast"
 
 
+class MacPoolInvalid(Invalid):
+    """A MAC pool without a name or without ranges. Facts: field, value."""
+
+    code = "mac-pool-invalid"
+
+
+class RangeNotUnicast(Invalid):
+    """A range that holds multicast MACs, or the all-zero one. Facts: field, unicast (its sound parts)."""
+
+    code = "range-not-unicast"
+
+
+class DefaultPoolFixed(Invalid):
+    """Which pool is the default changes by one explicit call only. Facts: default_pool."""
+
+    code = "default-pool-fixed"
+
+
 class SubnetInvalid(Invalid):
     """A subnet whose parts do not fit each other. Facts: cidr, field, value."""
 
@@ -106,6 +124,12 @@ class MacPoolNotFound(NotFound):
     """No MAC pool of this id."""
 
     code = "mac-pool-not-found"
+
+
+class ScopeNotFound(NotFound):
+    """No data center, cluster or VM pool of this id. Facts: kind, scope."""
+
+    code = "scope-not-found"
 
 
 class NetworkNotFound(NotFound):
@@ -154,7 +178,7 @@ class NameTaken(Conflict):
 
 
 class MacTaken(Conflict):
-    """The MAC is in use. Facts: mac, holder (vNIC), vm."""
+    """A MAC is in use where it must not be twice. Facts: mac, holders (vnic, vm, mac_pool)."""
 
     code = "mac-taken"
 
@@ -163,6 +187,60 @@ class MacPoolExhausted(Conflict):
     """The pool has fewer free MACs than wanted. Facts: mac_pool, wanted, free."""
 
     code = "mac-pool-exhausted"
+
+
+class RangesOverlap(Conflict):
+    """Two ranges of one pool share MACs. Facts: ranges."""
+
+    code = "ranges-overlap"
+
+
+class RangesOverlapPools(Conflict):
+    """Ranges share MACs with other pools. Facts: overlaps (range, mac_pool, other_range)."""
+
+    code = "ranges-overlap-pools"
+
+
+class DuplicatesInUse(Conflict):
+    """The pool has MACs in use more than once. Facts: mac_pool, duplicates (mac, holders)."""
+
+    code = "duplicates-in-use"
+
+
+class WouldDuplicate(Conflict):
+    """The change would put a MAC twice under a pool that allows no duplicates. Facts: duplicates (mac, holders)."""
+
+    code = "would-duplicate"
+
+
+class DefaultPoolKept(Conflict):
+    """The default pool cannot be deleted or merged away. Facts: mac_pool."""
+
+    code = "default-pool-kept"
+
+
+class MacPoolInUse(Conflict):
+    """The pool is assigned to scopes, or vNICs have MACs under its rules. Facts: mac_pool, scopes, vnics."""
+
+    code = "mac-pool-in-use"
+
+
+class ScopeInUse(Conflict):
+    """The scope has scopes below it, or vNICs. Facts: scope, children, vnics."""
+
+    code = "scope-in-use"
+
+
+class MacsBad(Conflict):
+    """An import has MACs that are in use. Facts: bad (vnic, mac, reason, holders)."""
+
+    code = "macs-bad"
+
+
+class RevisionMismatch(Conflict):
+    """Somebody else changed it since it was read. Facts: expected, revision."""
+
+    code = "revision-mismatch"
 
 
 class AddressTaken(Conflict):

@@ -12,16 +12,20 @@ from leasehold.domain.addresses import AddressRange, Mac, MacRange
 AddressState = Literal["held", "draining", "cooling"]
 ServerState = Literal["starting", "running", "unreachable", "stopping"]
 Wait = Literal["one", "all", "none"]
+ScopeKind = Literal["data_center", "cluster", "vm_pool"]
+BadMac = Literal["empty", "in-use", "out-of-range", "not-unicast"]
 Role = Literal["admin", "engine", "host", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolUsage:
-    """Numbers of MACs. `size` = `free` + those in use within the ranges; `out_of_range` is counted apart."""
+    """Numbers of MACs. `size` is `free`, `used` and `cooling` together: what is within the ranges. `out_of_range` are
+    those in use under the pool's rules that are not."""
 
     size: int
     free: int
     used: int
+    cooling: int
     out_of_range: int
 
 
@@ -34,8 +38,37 @@ class MacPool:
     description: str
     allow_duplicates: bool
     default_pool: bool
+    revision: int
     ranges: tuple[MacRange, ...]
     usage: PoolUsage
+
+
+@dataclass(frozen=True, kw_only=True)
+class MacInUse:
+    """A MAC that a vNIC has; `in_range` says whether it is within the ranges of the pool whose rules it is under."""
+
+    mac: Mac
+    vnic: str
+    vm: str
+    in_range: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What a change of a pool does to vNICs: the first MACs that are out of its ranges by it, and how many there are."""
+
+    out_of_range: tuple[MacInUse, ...]
+    out_of_range_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Two ranges of different pools that share MACs."""
+
+    mac_pool: str
+    range: MacRange
+    other_pool: str
+    other_range: MacRange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +93,8 @@ class SubnetUsage:
 
 @dataclass(frozen=True, kw_only=True)
 class SubnetSpec:
-    """What a caller says of a subnet. Empty `ranges` means all of it."""
+    """What a caller says of a subnet. Empty `ranges` means all of it. `mac_ranges` tie MACs to it: a vNIC that names no
+    subnet gets the one whose range holds its MAC, and one that names it draws its MAC from there."""
 
     network: str
     cidr: IPNetwork
@@ -71,6 +105,7 @@ class SubnetSpec:
     lease_time_s: int = 3600
     ranges: tuple[AddressRange, ...] = ()
     exclusions: tuple[AddressRange, ...] = ()
+    mac_ranges: tuple[MacRange, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,19 +161,58 @@ class Server:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vnic:
-    """A VM's network interface. `ip` is the address held for it, or that it may have back."""
+class VnicSpec:
+    """What a caller says of a vNIC. Without `mac` it keeps the one it has, else gets one of its scope's MAC pool."""
 
     id: str
     vm: str
     name: str
+    cluster: str | None = None
+    vm_pool: str | None = None
+    network: str | None = None
+    subnet: int | None = None
+    mac: Mac | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vnic:
+    """A VM's network interface. `mac_pool` is the pool whose rules its MAC is under, `in_range` whether the MAC is
+    within that pool's ranges, `twins` the vNICs that share it on purpose. `ip` is the address held for it, or that it
+    may have back."""
+
+    id: str
+    vm: str
+    name: str
+    cluster: str | None
+    vm_pool: str | None
     network: str | None
     subnet: int | None
     mac: Mac
-    mac_pool: str | None
+    mac_pool: str
+    in_range: bool
+    twins: tuple[str, ...]
     running: bool
     ip: IPAddress | None
     ip_state: AddressState | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reassigned:
+    """A vNIC that got another MAC than the one it came with, and why."""
+
+    vnic: str
+    before: Mac | None
+    after: Mac
+    reason: BadMac
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What an import brought: the vNICs by id, those with new MACs, and those whose MAC is outside every range."""
+
+    vnics: tuple[Vnic, ...]
+    reassigned: tuple[Reassigned, ...]
+    external: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,3 +292,15 @@ class Delivery:
     first_due_at: datetime
     last_status: int | None
     last_error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """A data center, cluster or VM pool. `mac_pool` is the one assigned to it, `effective_mac_pool` the one that its
+    vNICs get their MACs from: its own, else its parent's, else the default."""
+
+    kind: ScopeKind
+    id: str
+    parent: str | None
+    mac_pool: str | None
+    effective_mac_pool: str

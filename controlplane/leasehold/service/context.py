@@ -70,6 +70,7 @@ def _install(connection: Connection) -> None:
             description="Drawn at random when Leasehold was installed.",
             allow_duplicates=False,
             default_pool=True,
+            revision=1,
             space_id=create_space(connection, [(first, last)]),
         )
     )

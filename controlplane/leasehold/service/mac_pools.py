@@ -1,125 +1,504 @@
-"""MAC pools: where vNICs get their MACs, and who has them."""
+"""MAC pools: created, changed while allocations run, split, merged, deleted."""
 
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, false, func, or_, select
+from sqlalchemy import Connection, and_, delete, false, func, insert, or_, select, update
 
 from leasehold.domain.addresses import Mac, MacRange
-from leasehold.domain.values import MacPool, PoolUsage
-from leasehold.errors import MacPoolExhausted, MacPoolNotFound, MacTaken
+from leasehold.domain.mac_pools import Extent, check_ranges, difference, gaps
+from leasehold.domain.values import Effect, MacInUse, MacPool, Overlap, PoolUsage
+from leasehold.errors import (
+    DefaultPoolKept,
+    DuplicatesInUse,
+    MacPoolInUse,
+    MacPoolInvalid,
+    MacPoolNotFound,
+    NameTaken,
+    RangeInvalid,
+    RangesOverlapPools,
+    RevisionMismatch,
+    WouldDuplicate,
+)
+from leasehold.service import macs as macs_service
 from leasehold.service.context import Context
+from leasehold.service.macs import Holder
 from leasehold.store import extents
-from leasehold.store.database import AnyRow
-from leasehold.store.tables import mac_pools, mac_ranges, spaces, vnics
+from leasehold.store.database import AnyRow, Violation
+from leasehold.store.tables import mac_pools, mac_ranges, macs, scopes, spaces, vnics
+
+_NAMED = 50
+"""How many vNICs an answer names; it counts them all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolChange:
+    """What a caller changes; None leaves a field as it is. `ranges` replaces the whole list."""
+
+    name: str | None = None
+    description: str | None = None
+    allow_duplicates: bool | None = None
+    ranges: tuple[MacRange, ...] | None = None
 
 
 def list_pools(ctx: Context) -> list[MacPool]:
     """All, by name."""
     with ctx.db.read() as connection:
-        return _pools(connection, True)
+        return _pools(connection, None)
 
 
 def get(ctx: Context, pool_id: str) -> MacPool:
     """Raises MacPoolNotFound."""
     with ctx.db.read() as connection:
-        found = _pools(connection, mac_pools.c.id == pool_id)
-    if not found:
+        require(connection, pool_id)
+        return _pools(connection, pool_id)[0]
+
+
+def create(
+    ctx: Context,
+    *,
+    name: str,
+    description: str = "",
+    allow_duplicates: bool = False,
+    ranges: Sequence[MacRange],
+    dry_run: bool = False,
+) -> MacPool:
+    """A new pool, never the default. Raises MacPoolInvalid, RangeInvalid, RangeNotUnicast, RangesOverlap, NameTaken,
+    RangesOverlapPools."""
+    _check_name(name)
+    check_ranges(ranges)
+    pool_id = str(uuid.uuid4())
+    with _naming(name), ctx.db.write(dry_run=dry_run) as connection:
+        _lock_ranges(connection)
+        _refuse_overlaps(connection, pool_id, ranges)
+        connection.execute(
+            insert(mac_pools).values(
+                id=pool_id,
+                name=name,
+                description=description,
+                allow_duplicates=allow_duplicates,
+                default_pool=False,
+                revision=1,
+                space_id=extents.create_space(connection, []),
+            )
+        )
+        _set_ranges(connection, pool_id, (), ranges)
+        return _pools(connection, pool_id)[0]
+
+
+def change(
+    ctx: Context, pool_id: str, wanted: PoolChange, *, revision: int | None = None, dry_run: bool = False
+) -> tuple[MacPool, Effect]:
+    """Changes a pool while allocations run; returns it, and the MACs that are out of its ranges by this change: they
+    stay with their vNICs.
+
+    `revision` is the one that the caller read. Raises MacPoolNotFound, RevisionMismatch, MacPoolInvalid, RangeInvalid,
+    RangeNotUnicast, RangesOverlap, RangesOverlapPools, NameTaken, DuplicatesInUse.
+    """
+    if wanted.name is not None:
+        _check_name(wanted.name)
+    if wanted.ranges is not None:
+        check_ranges(wanted.ranges)
+    with _naming(wanted.name or ""), ctx.db.write(dry_run=dry_run) as connection:
+        if wanted.ranges is not None:
+            _lock_ranges(connection)
+        pool = require(connection, pool_id, lock=True)
+        if revision is not None and revision != pool.revision:
+            raise RevisionMismatch(
+                f"MAC pool {pool.name} is at revision {pool.revision}, and not at {revision} as you read it. Read it "
+                "again, and repeat your change on that.",
+                mac_pool=pool_id,
+                expected=revision,
+                revision=pool.revision,
+            )
+        if wanted.allow_duplicates is False:
+            _refuse_duplicates_in_use(connection, pool)
+        strays: tuple[MacInUse, ...] = ()
+        count = 0
+        if wanted.ranges is not None:
+            before = _ranges(connection, pool_id)
+            _refuse_overlaps(connection, pool_id, [each for each in wanted.ranges if each not in before])
+            lost = _set_ranges(connection, pool_id, before, wanted.ranges)
+            strays, count = _in_use(connection, pool_id, lost)
+        values = {
+            field: value
+            for field, value in (
+                ("name", wanted.name),
+                ("description", wanted.description),
+                ("allow_duplicates", wanted.allow_duplicates),
+            )
+            if value is not None
+        }
+        connection.execute(
+            update(mac_pools).where(mac_pools.c.id == pool_id).values(revision=mac_pools.c.revision + 1, **values)
+        )
+        return _pools(connection, pool_id)[0], Effect(out_of_range=strays, out_of_range_count=count)
+
+
+def make_default(ctx: Context, pool_id: str, *, dry_run: bool = False) -> MacPool:
+    """Makes the pool the one for whatever has no scope with a pool of its own. Raises MacPoolNotFound, WouldDuplicate."""
+    with ctx.db.write(dry_run=dry_run) as connection:
+        pool = require(connection, pool_id, lock=True)
+        if not pool.default_pool:
+            connection.execute(
+                update(mac_pools)
+                .where(mac_pools.c.default_pool.is_(True))
+                .values(default_pool=False, revision=mac_pools.c.revision + 1)
+            )
+            connection.execute(
+                update(mac_pools)
+                .where(mac_pools.c.id == pool_id)
+                .values(default_pool=True, revision=mac_pools.c.revision + 1)
+            )
+        return _pools(connection, pool_id)[0]
+
+
+def split(
+    ctx: Context, pool_id: str, *, name: str, description: str = "", ranges: Sequence[MacRange], dry_run: bool = False
+) -> MacPool:
+    """Makes a new pool of a part of this one's ranges, with the MACs in use there, under the same rule for duplicates.
+
+    Raises MacPoolNotFound, MacPoolInvalid, RangeInvalid for a part that is not this pool's, or all of it, RangesOverlap,
+    NameTaken.
+    """
+    _check_name(name)
+    check_ranges(ranges)
+    new_id = str(uuid.uuid4())
+    with _naming(name), ctx.db.write(dry_run=dry_run) as connection:
+        _lock_ranges(connection)
+        pool = require(connection, pool_id, lock=True)
+        before = _ranges(connection, pool_id)
+        foreign = difference(ranges, before)
+        left = difference(before, ranges)
+        if foreign or not left:
+            named = ", ".join(map(str, map(_as_range, foreign))) or "all of it"
+            raise RangeInvalid(
+                f"ranges: MAC pool {pool.name} cannot give {named} away. Name a part of its ranges: "
+                f"{', '.join(map(str, before))}.",
+                field="ranges",
+                mac_pool=pool_id,
+            )
+        connection.execute(
+            insert(mac_pools).values(
+                id=new_id,
+                name=name,
+                description=description,
+                allow_duplicates=pool.allow_duplicates,
+                default_pool=False,
+                revision=1,
+                space_id=extents.create_space(connection, []),
+            )
+        )
+        _set_ranges(connection, pool_id, before, [_as_range(each) for each in left])
+        _set_ranges(connection, new_id, (), ranges)
+        connection.execute(
+            update(vnics).where(vnics.c.mac_pool_id == pool_id, _within(vnics.c.mac, ranges)).values(mac_pool_id=new_id)
+        )
+        _touch(connection, pool_id)
+        return _pools(connection, new_id)[0]
+
+
+def merge(ctx: Context, pool_id: str, from_id: str, *, dry_run: bool = False) -> MacPool:
+    """Takes over the ranges, vNICs and scopes of another pool, which is gone then.
+
+    Raises MacPoolNotFound, MacPoolInvalid for a merge with itself, DefaultPoolKept, WouldDuplicate.
+    """
+    if pool_id == from_id:
+        raise MacPoolInvalid(
+            "from: a MAC pool cannot be merged with itself. Name another.", field="from", value=from_id
+        )
+    with ctx.db.write(dry_run=dry_run) as connection:
+        _lock_ranges(connection)
+        pool = require(connection, pool_id, lock=True)
+        source = require(connection, from_id, lock=True)
+        _keep_default(source)
+        if not pool.allow_duplicates:
+            refuse_duplicates(macs_service.duplicates_under(connection, from_id), f"MAC pool {pool.name}")
+        before = _ranges(connection, pool_id)
+        moved = _ranges(connection, from_id)
+        connection.execute(update(vnics).where(vnics.c.mac_pool_id == from_id).values(mac_pool_id=pool_id))
+        connection.execute(update(scopes).where(scopes.c.mac_pool_id == from_id).values(mac_pool_id=pool_id))
+        _delete(connection, source)
+        united = [*before, *(_as_range(each) for each in difference(moved, before))]
+        _set_ranges(connection, pool_id, before, united)
+        _touch(connection, pool_id)
+        return _pools(connection, pool_id)[0]
+
+
+def delete_pool(ctx: Context, pool_id: str, *, dry_run: bool = False) -> None:
+    """Raises MacPoolNotFound, DefaultPoolKept, MacPoolInUse while scopes or vNICs need it."""
+    with ctx.db.write(dry_run=dry_run) as connection:
+        pool = require(connection, pool_id, lock=True)
+        _keep_default(pool)
+        assigned = [
+            f"{kind}s/{scope_id}".replace("_", "-")
+            for kind, scope_id in connection.execute(
+                select(scopes.c.kind, scopes.c.id).where(scopes.c.mac_pool_id == pool_id).order_by(scopes.c.id)
+            )
+        ]
+        of_vnics = list(
+            connection.execute(
+                select(vnics.c.id).where(vnics.c.mac_pool_id == pool_id).order_by(vnics.c.id).limit(_NAMED)
+            ).scalars()
+        )
+        if assigned or of_vnics:
+            needs = [f"scopes {', '.join(assigned)}"] if assigned else []
+            needs += [f"vNICs {', '.join(of_vnics)}"] if of_vnics else []
+            raise MacPoolInUse(
+                f"MAC pool {pool.name} is needed by {' and '.join(needs)}. Give them another pool first, or merge it "
+                "into another.",
+                mac_pool=pool_id,
+                scopes=assigned,
+                vnics=of_vnics,
+            )
+        _delete(connection, pool)
+
+
+def macs_in_use(ctx: Context, pool_id: str, *, limit: int, after: Mac | None = None) -> list[MacInUse]:
+    """Up to `limit` MACs behind `after` that vNICs have under the pool's rules, ascending. Raises MacPoolNotFound."""
+    with ctx.db.read() as connection:
+        require(connection, pool_id)
+        ranges = _ranges(connection, pool_id)
+        rows = connection.execute(
+            select(vnics.c.mac, vnics.c.id, vnics.c.vm)
+            .where(vnics.c.mac_pool_id == pool_id, vnics.c.mac > (-1 if after is None else after.value))
+            .order_by(vnics.c.mac, vnics.c.id)
+            .limit(limit)
+        ).all()
+    return [_mac_in_use(row, ranges) for row in rows]
+
+
+def overlaps(ctx: Context) -> list[Overlap]:
+    """Ranges of different pools that share MACs: imported ones, to be worked off, each pair once."""
+    with ctx.db.read() as connection:
+        one, other = mac_ranges.alias("one"), mac_ranges.alias("other")
+        rows = connection.execute(
+            select(one.c.mac_pool_id, one.c.first, one.c.last, other.c.mac_pool_id, other.c.first, other.c.last)
+            .join(
+                other,
+                and_(
+                    one.c.mac_pool_id < other.c.mac_pool_id,
+                    one.c.first <= other.c.last,
+                    other.c.first <= one.c.last,
+                ),
+            )
+            .order_by(one.c.first, other.c.first)
+        ).all()
+    return [
+        Overlap(
+            mac_pool=pool,
+            range=_as_range((first, last)),
+            other_pool=other_pool,
+            other_range=_as_range((other_first, other_last)),
+        )
+        for pool, first, last, other_pool, other_first, other_last in rows
+    ]
+
+
+def require(connection: Connection, pool_id: str, *, lock: bool = False) -> AnyRow:
+    """The pool's row, locked until the transaction ends if asked; raises MacPoolNotFound."""
+    query = select(mac_pools).where(mac_pools.c.id == pool_id)
+    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    if row is None:
         raise MacPoolNotFound(
             f"There is no MAC pool {pool_id!r}. GET /v1/mac-pools lists those that are.", mac_pool=pool_id
         )
-    return found[0]
+    return row
 
 
-def draw(connection: Connection) -> tuple[Mac, str]:
-    """Takes the MAC of the default pool that has been free longest; returns it with the pool's id. Raises
-    MacPoolExhausted."""
-    pool = connection.execute(
-        select(mac_pools.c.id, mac_pools.c.name, mac_pools.c.space_id).where(mac_pools.c.default_pool.is_(True))
-    ).one()
-    taken = extents.take_any(connection, pool.space_id)
-    if not taken:
-        raise MacPoolExhausted(
-            f"MAC pool {pool.name} has no free MAC. Add a range to it, or delete vNICs that are not needed.",
-            mac_pool=pool.id,
-            wanted=1,
-            free=0,
+def default_pool(connection: Connection) -> str:
+    """The id of the default pool."""
+    pool_id: str = connection.execute(select(mac_pools.c.id).where(mac_pools.c.default_pool.is_(True))).scalar_one()
+    return pool_id
+
+
+def refuse_duplicates(duplicates: Mapping[Mac, list[Holder]], where: str) -> None:
+    """Raises WouldDuplicate that names every MAC and its holders, unless there are none."""
+    if duplicates:
+        raise WouldDuplicate(
+            f"{where} allows no duplicates, and would get {_told(duplicates)}. Give these vNICs MACs of their own first, "
+            "or allow duplicates there.",
+            duplicates=_facts(duplicates),
         )
-    return Mac(taken[0]), pool.id
 
 
-def claim(connection: Connection, mac: Mac) -> str | None:
-    """Takes this very MAC, out of the pool in whose ranges it lies, if any; returns that pool's id.
-
-    Raises MacNotUnicast, MacTaken.
-    """
-    mac.require_unicast()
-    pool = connection.execute(
-        select(mac_pools.c.id, mac_pools.c.space_id)
-        .join(mac_ranges, mac_ranges.c.mac_pool_id == mac_pools.c.id)
-        .where(mac_ranges.c.first <= mac.value, mac_ranges.c.last >= mac.value)
-    ).one_or_none()
-    is_free = pool is None or extents.take(connection, pool.space_id, mac.value)
-    holder = connection.execute(select(vnics.c.id, vnics.c.vm).where(vnics.c.mac == mac.value)).one_or_none()
-    if holder is not None:
-        raise taken(mac, holder)
-    if not is_free:
-        raise RuntimeError(f"{mac} is in use by no vNIC, and yet is not free in its MAC pool")
-    return None if pool is None else str(pool.id)
+def _check_name(name: str) -> None:
+    if not name.strip():
+        raise MacPoolInvalid("name: it is empty. Give the MAC pool a name.", field="name", value=name)
 
 
-def give_back(connection: Connection, mac: Mac, pool_id: str | None) -> None:
-    """Lets a MAC go that `draw` or `claim` took."""
-    if pool_id is not None:
-        space_id = connection.execute(select(mac_pools.c.space_id).where(mac_pools.c.id == pool_id)).scalar_one()
-        extents.give_back(connection, space_id, [mac.value])
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Turns a violation of the name's uniqueness into NameTaken."""
+    try:
+        yield
+    except Violation as violation:
+        if violation.constraint != "uq_mac_pools_name":
+            raise
+        raise NameTaken(f"Another MAC pool is named {name!r}. Choose another name.", name=name) from violation
 
 
-def taken(mac: Mac, holder: AnyRow) -> MacTaken:
-    """The error for a MAC that a vNIC (id, vm) has."""
-    return MacTaken(
-        f"MAC {mac} is in use by vNIC {holder.id} of VM {holder.vm}. Name another, or none to get a free one.",
-        mac=str(mac),
-        holder=holder.id,
-        vm=holder.vm,
+def _lock_ranges(connection: Connection) -> None:
+    """Lets changes of ranges queue: overlap is no rule that a unique index can hold. The default pool always exists."""
+    connection.execute(select(mac_pools.c.id).where(mac_pools.c.default_pool.is_(True)).with_for_update())
+
+
+def _refuse_overlaps(connection: Connection, pool_id: str, ranges: Iterable[MacRange]) -> None:
+    found = [
+        (each, row.name, row.mac_pool_id, _as_range((row.first, row.last)))
+        for each in ranges
+        for row in connection.execute(
+            select(mac_ranges, mac_pools.c.name)
+            .join(mac_pools, mac_pools.c.id == mac_ranges.c.mac_pool_id)
+            .where(
+                mac_ranges.c.mac_pool_id != pool_id,
+                mac_ranges.c.first <= each.last.value,
+                mac_ranges.c.last >= each.first.value,
+            )
+            .order_by(mac_ranges.c.first)
+        )
+    ]
+    if found:
+        told = "; ".join(f"{each} with {other} of MAC pool {name}" for each, name, _, other in found)
+        raise RangesOverlapPools(
+            f"ranges: they overlap with other pools: {told}. Choose ranges that no pool has.",
+            overlaps=[
+                {"range": _range_facts(each), "mac_pool": other_id, "name": name, "other_range": _range_facts(other)}
+                for each, name, other_id, other in found
+            ],
+        )
+
+
+def _set_ranges(
+    connection: Connection, pool_id: str, before: Iterable[MacRange], after: Iterable[MacRange]
+) -> list[Extent]:
+    """Replaces the pool's ranges, and its free numbers with them; returns what it lost."""
+    before, after = list(before), list(after)
+    space_id = connection.execute(select(mac_pools.c.space_id).where(mac_pools.c.id == pool_id)).scalar_one()
+    lost = difference(before, after)
+    for first, last in lost:
+        extents.remove_extent(connection, space_id, first, last)
+    for extent in difference(after, before):
+        in_use = connection.execute(
+            select(macs.c.mac).where(macs.c.mac.between(*extent)).order_by(macs.c.mac)
+        ).scalars()
+        size = extent[1] - extent[0] + 1
+        extents.insert_extents(connection, space_id, gaps(extent, in_use), size=size)
+    connection.execute(delete(mac_ranges).where(mac_ranges.c.mac_pool_id == pool_id))
+    connection.execute(
+        insert(mac_ranges),
+        [{"mac_pool_id": pool_id, "first": each.first.value, "last": each.last.value} for each in after],
+    )
+    return lost
+
+
+def _delete(connection: Connection, pool: AnyRow) -> None:
+    connection.execute(delete(mac_pools).where(mac_pools.c.id == pool.id))
+    extents.delete_space(connection, pool.space_id)
+
+
+def _touch(connection: Connection, pool_id: str) -> None:
+    connection.execute(update(mac_pools).where(mac_pools.c.id == pool_id).values(revision=mac_pools.c.revision + 1))
+
+
+def _keep_default(pool: AnyRow) -> None:
+    if pool.default_pool:
+        raise DefaultPoolKept(
+            f"MAC pool {pool.name} is the default, and stays. Make another pool the default first.", mac_pool=pool.id
+        )
+
+
+def _refuse_duplicates_in_use(connection: Connection, pool: AnyRow) -> None:
+    duplicates = macs_service.duplicates_under(connection, pool.id)
+    if duplicates:
+        raise DuplicatesInUse(
+            f"MAC pool {pool.name} has MACs in use more than once: {_told(duplicates)}. Give these vNICs MACs of their "
+            "own first.",
+            mac_pool=pool.id,
+            duplicates=_facts(duplicates),
+        )
+
+
+def _told(duplicates: Mapping[Mac, list[Holder]]) -> str:
+    return "; ".join(
+        f"{mac} at {', '.join(f'vNIC {each.vnic} of VM {each.vm}' for each in own)}" for mac, own in duplicates.items()
     )
 
 
-def _pools(connection: Connection, condition: Any) -> list[MacPool]:
-    ranges: dict[str, list[MacRange]] = {}
-    for row in connection.execute(select(mac_ranges).join(mac_pools).where(condition).order_by(mac_ranges.c.first)):
-        ranges.setdefault(row.mac_pool_id, []).append(MacRange(Mac(row.first), Mac(row.last)))
-    within = or_(
-        *(
-            vnics.c.mac.between(each.first.value, each.last.value) & (vnics.c.mac_pool_id == pool_id)
-            for pool_id, of_pool in ranges.items()
-            for each in of_pool
-        ),
-        false(),
+def _facts(duplicates: Mapping[Mac, list[Holder]]) -> list[dict[str, object]]:
+    return [{"mac": str(mac), "holders": [each.facts() for each in own]} for mac, own in duplicates.items()]
+
+
+def _in_use(connection: Connection, pool_id: str, lost: Sequence[Extent]) -> tuple[tuple[MacInUse, ...], int]:
+    """The first of the MACs in `lost` that vNICs have under the pool's rules, and how many there are."""
+    condition = (vnics.c.mac_pool_id == pool_id) & _within(vnics.c.mac, map(_as_range, lost))
+    count: int = connection.execute(select(func.count()).select_from(vnics).where(condition)).scalar_one()
+    rows = connection.execute(
+        select(vnics.c.mac, vnics.c.id, vnics.c.vm).where(condition).order_by(vnics.c.mac, vnics.c.id).limit(_NAMED)
     )
-    outside: dict[str, int] = dict(
-        connection.execute(
-            select(vnics.c.mac_pool_id, func.count())
-            .where(vnics.c.mac_pool_id.is_not(None), ~within)
-            .group_by(vnics.c.mac_pool_id)
-        ).all()
-    )
+    return tuple(_mac_in_use(row, ()) for row in rows), count
+
+
+def _mac_in_use(row: AnyRow, ranges: Iterable[MacRange]) -> MacInUse:
+    mac = Mac(row.mac)
+    return MacInUse(mac=mac, vnic=row.id, vm=row.vm, in_range=any(mac in each for each in ranges))
+
+
+def _within(column: Any, ranges: Iterable[MacRange]) -> Any:
+    return or_(false(), *(column.between(each.first.value, each.last.value) for each in ranges))
+
+
+def _as_range(extent: Extent) -> MacRange:
+    return MacRange(Mac(extent[0]), Mac(extent[1]))
+
+
+def _range_facts(each: MacRange) -> dict[str, str]:
+    return {"from": str(each.first), "to": str(each.last)}
+
+
+def _ranges(connection: Connection, pool_id: str) -> list[MacRange]:
+    return [
+        _as_range((row.first, row.last))
+        for row in connection.execute(
+            select(mac_ranges).where(mac_ranges.c.mac_pool_id == pool_id).order_by(mac_ranges.c.first)
+        )
+    ]
+
+
+def _pools(connection: Connection, pool_id: str | None) -> list[MacPool]:
     rows = connection.execute(
         select(mac_pools, spaces.c.free, spaces.c.size)
         .join(spaces, spaces.c.id == mac_pools.c.space_id)
-        .where(condition)
+        .where(mac_pools.c.id == pool_id if pool_id is not None else ~false())
         .order_by(mac_pools.c.name)
+    ).all()
+    return [_pool(connection, row) for row in rows]
+
+
+def _pool(connection: Connection, row: AnyRow) -> MacPool:
+    ranges = _ranges(connection, row.id)
+    cooling: int = connection.execute(
+        select(func.count()).select_from(macs).where(macs.c.holders == 0, _within(macs.c.mac, ranges))
+    ).scalar_one()
+    outside: int = connection.execute(
+        select(func.count()).select_from(vnics).where(vnics.c.mac_pool_id == row.id, ~_within(vnics.c.mac, ranges))
+    ).scalar_one()
+    return MacPool(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        allow_duplicates=row.allow_duplicates,
+        default_pool=row.default_pool,
+        revision=row.revision,
+        ranges=tuple(ranges),
+        usage=PoolUsage(
+            size=row.size,
+            free=row.free,
+            used=row.size - row.free - cooling,
+            cooling=cooling,
+            out_of_range=outside,
+        ),
     )
-    return [
-        MacPool(
-            id=row.id,
-            name=row.name,
-            description=row.description,
-            allow_duplicates=row.allow_duplicates,
-            default_pool=row.default_pool,
-            ranges=tuple(ranges.get(row.id, ())),
-            usage=PoolUsage(
-                size=row.size, free=row.free, used=row.size - row.free, out_of_range=outside.get(row.id, 0)
-            ),
-        )
-        for row in rows
-    ]

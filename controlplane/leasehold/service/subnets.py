@@ -5,7 +5,7 @@ from typing import Any
 from netaddr import IPAddress, IPNetwork
 from sqlalchemy import Connection, delete, func, insert, select
 
-from leasehold.domain.addresses import AddressRange
+from leasehold.domain.addresses import AddressRange, Mac, MacRange
 from leasehold.domain.replication import EMPTY_DIGEST
 from leasehold.domain.subnets import address_at, assignable, check, offset_of
 from leasehold.domain.values import Subnet, SubnetSpec, SubnetUsage
@@ -14,7 +14,16 @@ from leasehold.service import networks
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
-from leasehold.store.tables import addresses, host_networks, reservation_log, server_subnets, spaces, subnets, vnics
+from leasehold.store.tables import (
+    addresses,
+    host_networks,
+    reservation_log,
+    server_subnets,
+    spaces,
+    subnet_mac_ranges,
+    subnets,
+    vnics,
+)
 from leasehold.store.tables import networks as networks_table
 
 
@@ -60,6 +69,14 @@ def create(ctx: Context, spec: SubnetSpec) -> Subnet:
             )
             .returning(subnets.c.id)
         ).scalar_one()
+        if spec.mac_ranges:
+            connection.execute(
+                insert(subnet_mac_ranges),
+                [
+                    {"subnet_id": subnet_id, "first": each.first.value, "last": each.last.value}
+                    for each in spec.mac_ranges
+                ],
+            )
         subnet = _subnets(connection, subnets.c.id == subnet_id)[0]
     ctx.bell.ring()
     return subnet
@@ -199,9 +216,17 @@ def _subnets(connection: Connection, condition: Any) -> list[Subnet]:
             .group_by(addresses.c.subnet_id, addresses.c.state)
         )
     }
+    tied: dict[int, list[MacRange]] = {}
+    for tie in connection.execute(
+        select(subnet_mac_ranges)
+        .where(subnet_mac_ranges.c.subnet_id.in_([row.id for row in rows]))
+        .order_by(subnet_mac_ranges.c.first)
+    ):
+        tied.setdefault(tie.subnet_id, []).append(MacRange(Mac(tie.first), Mac(tie.last)))
     return [
         Subnet(
             **_spec_fields(row),
+            mac_ranges=tuple(tied.get(row.id, ())),
             id=row.id,
             revision=row.revision,
             usage=SubnetUsage(

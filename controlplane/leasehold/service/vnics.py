@@ -1,57 +1,167 @@
-"""vNICs: what the engine creates, starts, stops and deletes."""
+"""vNICs: what the engine creates, moves, starts, stops and deletes."""
 
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from netaddr import IPAddress
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.values import Confirmation, Started, Vnic, Wait
-from leasehold.errors import FieldInvalid, InUse, NoIpamService, NoServer, NotConfirmed, VnicNotFound
-from leasehold.service import mac_pools, networks, reservations, subnets
+from leasehold.domain.values import BadMac, Confirmation, Imported, Reassigned, Started, Vnic, VnicSpec, Wait
+from leasehold.errors import (
+    DatabaseBusy,
+    FieldInvalid,
+    InUse,
+    MacsBad,
+    NoIpamService,
+    NoServer,
+    NotConfirmed,
+    VnicNotFound,
+)
+from leasehold.service import mac_pools, macs, networks, reservations, scopes, subnets
 from leasehold.service.context import Context
 from leasehold.store.database import AnyRow, Violation
-from leasehold.store.tables import addresses, hosts, server_subnets, servers, vnics
+from leasehold.store.tables import (
+    addresses,
+    hosts,
+    mac_ranges,
+    server_subnets,
+    servers,
+    subnet_mac_ranges,
+    twins,
+    vnics,
+)
+from leasehold.store.tables import subnets as subnets_table
 
 
-def put(
-    ctx: Context, vnic_id: str, *, vm: str, name: str, network: str | None, subnet: int | None, mac: Mac | None
-) -> tuple[Vnic, bool]:
-    """Creates or replaces a vNIC; the second value is True if it is new. Without `mac` it keeps the one it has, else
-    gets one of the default pool. A subnet brings its network.
+def put(ctx: Context, spec: VnicSpec, *, dry_run: bool = False) -> tuple[Vnic, bool]:
+    """Creates or replaces a vNIC; the second value is True if it is new. A subnet brings its network.
 
-    Raises NetworkNotFound, SubnetNotFound, FieldInvalid for a subnet of another network, MacNotUnicast, MacTaken,
-    MacPoolExhausted, and InUse for a change of MAC, network or subnet while it runs.
+    Raises ScopeNotFound, NetworkNotFound, SubnetNotFound, FieldInvalid for parts that do not fit each other,
+    MacNotUnicast, MacTaken, MacPoolExhausted, WouldDuplicate, and InUse for a change of MAC, network or subnet while it
+    runs.
     """
-    try:
-        with ctx.db.write() as connection:
-            network = _network_of(connection, network, subnet)
-            present = _row(connection, vnic_id, lock=True)
-            if present is None:
-                new_mac, pool_id = (
-                    mac_pools.draw(connection) if mac is None else (mac, mac_pools.claim(connection, mac))
-                )
-                connection.execute(
-                    insert(vnics).values(
-                        id=vnic_id,
-                        vm=vm,
-                        name=name,
-                        network_id=network,
-                        subnet_id=subnet,
-                        mac=new_mac.value,
-                        mac_pool_id=pool_id,
-                        running=False,
-                    )
-                )
-            else:
-                _replace(connection, present, vm=vm, name=name, network=network, subnet=subnet, mac=mac)
-            vnic = _vnics(connection, vnics.c.id == vnic_id)[0]
-    except Violation as violation:
-        raise _taken_meanwhile(ctx, violation, mac) from violation
-    ctx.bell.ring()
-    return vnic, present is None
+    with _writing(ctx, dry_run) as connection:
+        created = _row(connection, spec.id, lock=True) is None
+        _put_all(ctx, connection, [spec])
+        vnic = _vnics(connection, vnics.c.id == spec.id)[0]
+    return vnic, created
+
+
+def put_all(ctx: Context, specs: Sequence[VnicSpec], *, dry_run: bool = False) -> list[Vnic]:
+    """Creates or replaces many vNICs, all or none of them; returns them by id. Those without a MAC get theirs ascending,
+    in the order of their ids. Raises what `put` raises, and FieldInvalid for an id that comes twice."""
+    _refuse_repetition(specs)
+    with _writing(ctx, dry_run) as connection:
+        _put_all(ctx, connection, specs)
+        return _vnics(connection, vnics.c.id.in_([spec.id for spec in specs]))
+
+
+def take_in(
+    ctx: Context, specs: Sequence[VnicSpec], *, reassign_bad_macs: bool = False, dry_run: bool = False
+) -> Imported:
+    """Imports vNICs with the MACs that they come with, all or none of them.
+
+    A MAC is bad when there is none, when no card can own it, when it is in use where it must not be twice, and when it is
+    outside every pool's ranges. With `reassign_bad_macs` such a vNIC gets a new one; without, one that has none gets one,
+    one that is out of range is taken and reported, and the others raise MacsBad, which names them all.
+    """
+    _refuse_repetition(specs)
+    with _writing(ctx, dry_run) as connection:
+        bad = _bad_macs(connection, specs)
+        if not reassign_bad_macs:
+            _refuse_bad(connection, specs, bad)
+        reassigned = {spec.id for spec in specs if bad.get(spec.id) and (reassign_bad_macs or spec.mac is None)}
+        _put_all(
+            ctx,
+            connection,
+            [replace(spec, mac=None) if spec.id in reassigned else spec for spec in specs],
+            anew=reassigned,
+        )
+        found = _vnics(connection, vnics.c.id.in_([spec.id for spec in specs]))
+    of_id = {each.id: each for each in found}
+    return Imported(
+        vnics=tuple(found),
+        reassigned=tuple(
+            Reassigned(vnic=spec.id, before=spec.mac, after=of_id[spec.id].mac, reason=bad[spec.id])
+            for spec in specs
+            if spec.id in reassigned
+        ),
+        external=tuple(spec.id for spec in specs if bad.get(spec.id) == "out-of-range" and spec.id not in reassigned),
+    )
+
+
+def move(
+    ctx: Context,
+    vnic_id: str,
+    *,
+    cluster: str | None,
+    vm_pool: str | None = None,
+    new_mac: bool = False,
+    dry_run: bool = False,
+) -> Vnic:
+    """Moves a vNIC to another cluster or VM pool, and so under another MAC pool. It keeps its MAC, or with `new_mac` lets
+    it go and gets one there, in one step.
+
+    Raises VnicNotFound, ScopeNotFound, WouldDuplicate, MacPoolExhausted, InUse for a new MAC while it runs.
+    """
+    with _writing(ctx, dry_run) as connection:
+        row = _require(connection, vnic_id)
+        pool_id = scopes.pool_for(connection, cluster=cluster, vm_pool=vm_pool)
+        connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(cluster_id=cluster, vm_pool_id=vm_pool))
+        if new_mac and pool_id != row.mac_pool_id:
+            _refuse_change_while_running(row, ["mac"])
+            (mac,) = macs.draw(ctx, connection, pool_id, [vnic_id], _mac_extents(connection, row.subnet_id))
+            connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=mac.value, mac_pool_id=pool_id))
+            macs.release(ctx, connection, Mac(row.mac))
+        elif pool_id != row.mac_pool_id:
+            scopes.come_under(connection, pool_id, [vnic_id])
+        return _vnics(connection, vnics.c.id == vnic_id)[0]
+
+
+def make_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = False) -> Vnic:
+    """Gives the vNIC its twin's MAC, to share it on purpose: a standby, or the other node of a cluster. Its own cools.
+
+    Raises VnicNotFound, FieldInvalid for a vNIC that would be its own twin, InUse while it runs, MacTaken when others
+    have the MAC too.
+    """
+    if vnic_id == twin_id:
+        raise FieldInvalid("twin: a vNIC is not its own twin. Name another.", field="twin", value=twin_id)
+    with _writing(ctx, dry_run) as connection:
+        row, twin = _require(connection, vnic_id), _require(connection, twin_id)
+        pair = sorted((vnic_id, twin_id))
+        known = connection.execute(
+            select(twins).where(twins.c.vnic_id == pair[0], twins.c.twin_id == pair[1])
+        ).one_or_none()
+        if known is None:
+            connection.execute(insert(twins).values(vnic_id=pair[0], twin_id=pair[1]))
+        if row.mac != twin.mac:
+            _refuse_change_while_running(row, ["mac"])
+            macs.claim(connection, Mac(twin.mac), vnic_id, row.mac_pool_id, twin_id)
+            connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=twin.mac))
+            macs.release(ctx, connection, Mac(row.mac))
+        return _vnics(connection, vnics.c.id == vnic_id)[0]
+
+
+def part_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = False) -> Vnic:
+    """Ends that two vNICs are twins: the first gets a MAC of its own. Raises VnicNotFound, also when they are no twins,
+    InUse while it runs, MacPoolExhausted."""
+    with _writing(ctx, dry_run) as connection:
+        row = _require(connection, vnic_id)
+        pair = sorted((vnic_id, twin_id))
+        if not connection.execute(delete(twins).where(twins.c.vnic_id == pair[0], twins.c.twin_id == pair[1])).rowcount:
+            raise VnicNotFound(
+                f"vNIC {twin_id!r} is no twin of {vnic_id!r}. GET /v1/vnics/{vnic_id} lists its twins.", vnic=twin_id
+            )
+        _refuse_change_while_running(row, ["mac"])
+        (mac,) = macs.draw(ctx, connection, row.mac_pool_id, [vnic_id], _mac_extents(connection, row.subnet_id))
+        connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=mac.value))
+        macs.release(ctx, connection, Mac(row.mac))
+        return _vnics(connection, vnics.c.id == vnic_id)[0]
 
 
 def get(ctx: Context, vnic_id: str) -> Vnic:
@@ -70,14 +180,13 @@ def list_vnics(ctx: Context, *, limit: int, after: str | None = None) -> list[Vn
         return _vnics(connection, condition, limit)
 
 
-def delete_vnic(ctx: Context, vnic_id: str) -> None:
-    """Stops the vNIC and gives its MAC back. Raises VnicNotFound."""
-    with ctx.db.write() as connection:
+def delete_vnic(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> None:
+    """Stops the vNIC and lets its MAC go, which cools: the same vNIC has it back until then. Raises VnicNotFound."""
+    with _writing(ctx, dry_run) as connection:
         row = _require(connection, vnic_id)
         reservations.withdraw(connection, vnic_id)
         connection.execute(delete(vnics).where(vnics.c.id == vnic_id))
-        mac_pools.give_back(connection, Mac(row.mac), row.mac_pool_id)
-    ctx.bell.ring()
+        macs.release(ctx, connection, Mac(row.mac))
 
 
 def start(ctx: Context, vnic_id: str, *, wait: Wait = "one", ip: IPAddress | None = None) -> Started:
@@ -204,36 +313,200 @@ def _confirmation(row: AnyRow) -> Confirmation:
     return Confirmation(host=row.host_id, state="pending", revision=revision, detail=row.detail)
 
 
-def _replace(
-    connection: Connection,
-    present: AnyRow,
-    *,
-    vm: str,
-    name: str,
-    network: str | None,
-    subnet: int | None,
-    mac: Mac | None,
-) -> None:
-    values: dict[str, object] = {"vm": vm, "name": name, "network_id": network, "subnet_id": subnet}
-    changed = [
-        field
-        for field, before, after in (
-            ("network", present.network_id, network),
-            ("subnet", present.subnet_id, subnet),
-            ("mac", present.mac, present.mac if mac is None else mac.value),
+@contextmanager
+def _writing(ctx: Context, dry_run: bool) -> Iterator[Connection]:
+    """A transaction, and the bell after it. A MAC that two claim at once is one's, and the other is told whose."""
+    try:
+        with ctx.db.write(dry_run=dry_run) as connection:
+            yield connection
+    except Violation as violation:
+        if violation.constraint != "pk_macs":
+            raise
+        raise DatabaseBusy(
+            "Another vNIC got the same MAC at the same time, and nothing was changed. Ask again.", retry_after_s=1
+        ) from violation
+    ctx.bell.ring()
+
+
+def _put_all(ctx: Context, connection: Connection, specs: Sequence[VnicSpec], anew: Container[str] = ()) -> None:
+    """Creates or replaces; those of `anew` get a new MAC even if they have one."""
+    present = {
+        row.id: row
+        for row in connection.execute(
+            select(vnics).where(vnics.c.id.in_([spec.id for spec in specs])).order_by(vnics.c.id).with_for_update()
         )
-        if before != after
-    ]
-    if changed and present.running:
+    }
+    targets = [_target(connection, spec) for spec in sorted(specs, key=lambda spec: spec.id)]
+    drawing: dict[tuple[str, int | None], list[_Target]] = {}
+    for target in targets:
+        row = present.get(target.spec.id)
+        if target.spec.mac is not None:
+            if row is None or row.mac != target.spec.mac.value:
+                macs.claim(connection, target.spec.mac, target.spec.id, target.pool)
+            target.mac = target.spec.mac
+        elif row is not None and row.id not in anew:
+            target.mac = Mac(row.mac)
+        elif row is None and (regained := macs.regain(connection, target.spec.id)) is not None:
+            target.mac = regained
+        else:
+            drawing.setdefault((target.pool, target.subnet), []).append(target)
+    for (pool_id, subnet_id), wanting in sorted(drawing.items(), key=lambda each: (each[0][0], each[0][1] or 0)):
+        ids = [target.spec.id for target in wanting]
+        drawn = macs.draw(ctx, connection, pool_id, ids, _mac_extents(connection, subnet_id))
+        for target, mac in zip(wanting, drawn, strict=True):
+            target.mac = mac
+    new = []
+    for target in targets:
+        row = present.get(target.spec.id)
+        values = target.values(connection)
+        if row is None:
+            new.append({"id": target.spec.id, "mac_pool_id": target.pool, "running": False, **values})
+            continue
+        _refuse_change_while_running(
+            row, [name for name in ("network", "subnet", "mac") if getattr(row, _COLUMN[name]) != values[_COLUMN[name]]]
+        )
+        connection.execute(update(vnics).where(vnics.c.id == row.id).values(**values))
+        if row.mac != values["mac"]:
+            macs.release(ctx, connection, Mac(row.mac))
+        if row.mac_pool_id != target.pool:
+            scopes.come_under(connection, target.pool, [row.id])
+    if new:
+        connection.execute(insert(vnics), new)
+
+
+_COLUMN = {"network": "network_id", "subnet": "subnet_id", "mac": "mac"}
+
+
+@dataclass
+class _Target:
+    """A vNIC on its way: where it belongs, and the MAC once that is known."""
+
+    spec: VnicSpec
+    pool: str
+    network: str | None
+    subnet: int | None
+    mac: Mac | None = None
+
+    def values(self, connection: Connection) -> dict[str, object]:
+        """The columns that a caller decides. A vNIC without subnet gets the one that its MAC belongs to."""
+        if self.mac is None:
+            raise RuntimeError(f"vNIC {self.spec.id} was left without a MAC")
+        network, subnet = self.network, self.subnet
+        if subnet is None:
+            network, subnet = _subnet_by_mac(connection, network, self.mac)
+        return {
+            "vm": self.spec.vm,
+            "name": self.spec.name,
+            "cluster_id": self.spec.cluster,
+            "vm_pool_id": self.spec.vm_pool,
+            "network_id": network,
+            "subnet_id": subnet,
+            "mac": self.mac.value,
+        }
+
+
+def _target(connection: Connection, spec: VnicSpec) -> _Target:
+    return _Target(
+        spec=spec,
+        pool=scopes.pool_for(connection, cluster=spec.cluster, vm_pool=spec.vm_pool),
+        network=_network_of(connection, spec.network, spec.subnet),
+        subnet=spec.subnet,
+    )
+
+
+def _refuse_change_while_running(row: AnyRow, changed: Sequence[str]) -> None:
+    if changed and row.running:
         raise InUse(
-            f"vNIC {present.id} runs, so that its {' and '.join(changed)} cannot change. Stop it first.",
-            vnic=present.id,
-            fields=changed,
+            f"vNIC {row.id} runs, so that its {' and '.join(changed)} cannot change. Stop it first.",
+            vnic=row.id,
+            fields=list(changed),
         )
-    if mac is not None and "mac" in changed:
-        values |= {"mac": mac.value, "mac_pool_id": mac_pools.claim(connection, mac)}
-        mac_pools.give_back(connection, Mac(present.mac), present.mac_pool_id)
-    connection.execute(update(vnics).where(vnics.c.id == present.id).values(**values))
+
+
+def _refuse_repetition(specs: Sequence[VnicSpec]) -> None:
+    twice = sorted(name for name, count in Counter(spec.id for spec in specs).items() if count > 1)
+    if twice:
+        raise FieldInvalid(
+            f"vnics: {', '.join(twice)} comes more than once. Name each vNIC once.", field="vnics", value=twice
+        )
+
+
+def _bad_macs(connection: Connection, specs: Sequence[VnicSpec]) -> dict[str, BadMac]:
+    """Why a vNIC's MAC is bad, by vNIC; the good ones are left out."""
+    named = {spec.mac for spec in specs if spec.mac is not None}
+    in_use = macs.holders(connection, named)
+    in_range = macs.within_ranges(connection, named)
+    bad: dict[str, BadMac] = {}
+    seen: set[Mac] = set()
+    for spec in specs:
+        if spec.mac is None:
+            if _row(connection, spec.id) is None:
+                bad[spec.id] = "empty"
+            continue
+        pool = mac_pools.require(connection, scopes.pool_for(connection, cluster=spec.cluster, vm_pool=spec.vm_pool))
+        others = [each for each in in_use.get(spec.mac, ()) if each.vnic != spec.id]
+        allowed = pool.allow_duplicates and all(each.allows_duplicates for each in others)
+        if not spec.mac.is_unicast:
+            bad[spec.id] = "not-unicast"
+        elif not allowed and (others or spec.mac in seen):
+            bad[spec.id] = "in-use"
+        elif spec.mac not in in_range:
+            bad[spec.id] = "out-of-range"
+        seen.add(spec.mac)
+    return bad
+
+
+def _refuse_bad(connection: Connection, specs: Sequence[VnicSpec], bad: Mapping[str, BadMac]) -> None:
+    refused = [spec for spec in specs if spec.mac is not None and bad.get(spec.id) in ("in-use", "not-unicast")]
+    if not refused:
+        return
+    own = macs.holders(connection, [spec.mac for spec in refused if spec.mac is not None])
+    facts = []
+    told = []
+    for spec in refused:
+        others = [each for each in own.get(spec.mac or Mac(0), ()) if each.vnic != spec.id]
+        who = ", ".join(f"vNIC {each.vnic} of VM {each.vm}" for each in others) or "another vNIC of this import"
+        told.append(
+            f"{spec.id}: {spec.mac} " + (f"is in use by {who}" if bad[spec.id] == "in-use" else "is not unicast")
+        )
+        facts.append(
+            {
+                "vnic": spec.id,
+                "mac": str(spec.mac),
+                "reason": bad[spec.id],
+                "holders": [each.facts() for each in others],
+            }
+        )
+    raise MacsBad(
+        f"These MACs cannot be taken: {'; '.join(told)}. Import with reassign_bad_macs to give these vNICs new ones. "
+        "Nothing was imported.",
+        bad=facts,
+    )
+
+
+def _mac_extents(connection: Connection, subnet_id: int | None) -> list[tuple[int, int]] | None:
+    """The MACs that are tied to the subnet; None where none are."""
+    rows = connection.execute(
+        select(subnet_mac_ranges.c.first, subnet_mac_ranges.c.last)
+        .where(subnet_mac_ranges.c.subnet_id == subnet_id)
+        .order_by(subnet_mac_ranges.c.first)
+    ).all()
+    return [(row.first, row.last) for row in rows] or None
+
+
+def _subnet_by_mac(connection: Connection, network: str | None, mac: Mac) -> tuple[str | None, int | None]:
+    """The subnet that the MAC is tied to, on this network or on any, with its network; else the network and None."""
+    query = (
+        select(subnets_table.c.network_id, subnets_table.c.id)
+        .join(subnet_mac_ranges, subnet_mac_ranges.c.subnet_id == subnets_table.c.id)
+        .where(subnet_mac_ranges.c.first <= mac.value, subnet_mac_ranges.c.last >= mac.value)
+        .order_by(subnets_table.c.id)
+        .limit(1)
+    )
+    if network is not None:
+        query = query.where(subnets_table.c.network_id == network)
+    found = connection.execute(query).one_or_none()
+    return (network, None) if found is None else (found.network_id, found.id)
 
 
 def _network_of(connection: Connection, network: str | None, subnet: int | None) -> str | None:
@@ -250,14 +523,6 @@ def _network_of(connection: Connection, network: str | None, subnet: int | None)
             value=subnet,
         )
     return own
-
-
-def _taken_meanwhile(ctx: Context, violation: Violation, mac: Mac | None) -> Exception:
-    if violation.constraint != "uq_vnics_mac" or mac is None:
-        return violation
-    with ctx.db.read() as connection:
-        holder = connection.execute(select(vnics.c.id, vnics.c.vm).where(vnics.c.mac == mac.value)).one()
-    return mac_pools.taken(mac, holder)
 
 
 def _row(connection: Connection, vnic_id: str, *, lock: bool = False) -> AnyRow | None:
@@ -278,6 +543,21 @@ def _missing(vnic_id: str) -> VnicNotFound:
 
 def _vnics(connection: Connection, condition: Any, limit: int | None = None) -> list[Vnic]:
     rows = connection.execute(select(vnics).where(condition).order_by(vnics.c.id).limit(limit)).all()
+    in_range = set(
+        connection.execute(
+            select(vnics.c.mac_pool_id, vnics.c.mac)
+            .join(mac_ranges, mac_ranges.c.mac_pool_id == vnics.c.mac_pool_id)
+            .where(
+                vnics.c.id.in_([row.id for row in rows]),
+                vnics.c.mac.between(mac_ranges.c.first, mac_ranges.c.last),
+            )
+        ).all()
+    )
+    paired: dict[str, set[str]] = {}
+    ids = [row.id for row in rows]
+    for one, other in connection.execute(select(twins).where(or_(twins.c.vnic_id.in_(ids), twins.c.twin_id.in_(ids)))):
+        paired.setdefault(one, set()).add(other)
+        paired.setdefault(other, set()).add(one)
     own: dict[str, AnyRow] = {}
     for row in connection.execute(
         select(addresses)
@@ -292,10 +572,14 @@ def _vnics(connection: Connection, condition: Any, limit: int | None = None) -> 
             id=row.id,
             vm=row.vm,
             name=row.name,
+            cluster=row.cluster_id,
+            vm_pool=row.vm_pool_id,
             network=row.network_id,
             subnet=row.subnet_id,
             mac=Mac(row.mac),
             mac_pool=row.mac_pool_id,
+            in_range=(row.mac_pool_id, row.mac) in in_range,
+            twins=tuple(sorted(paired.get(row.id, ()))),
             running=row.running,
             ip=None if address is None else subnets.address_of(of_subnet[address.subnet_id], address.offset),
             ip_state=None if address is None else address.state,

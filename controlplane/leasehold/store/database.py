@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 from sqlalchemy import (
@@ -58,20 +58,18 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that is whole when the block ends, or undone when it raises.
+    def write(self, *, dry_run: bool = False) -> Iterator[Connection]:
+        """A transaction that is whole when the block ends, or undone when it raises or is a dry run.
 
         Raises Violation for a broken constraint, DatabaseBusy when another writer did not finish in time.
         """
         try:
-            if not self._is_sqlite:
-                with self.engine.begin() as connection:
-                    yield connection
-                return
-            with self._writer, self.engine.connect() as connection:
+            with self._writer if self._is_sqlite else nullcontext(), self.engine.connect() as connection:
                 connection = connection.execution_options(**{_WRITES: True})
-                with connection.begin():
+                with connection.begin() as transaction:
                     yield connection
+                    if dry_run:
+                        transaction.rollback()
         except IntegrityError as error:
             raise Violation(_constraint(error)) from error
         except OperationalError as error:

@@ -16,6 +16,8 @@ from leasehold.store.tables import free_extents, spaces
 Extent = tuple[int, int]
 """First and last number, both inclusive."""
 
+_NO_END = 2**63 - 1
+
 
 def create_space(connection: Connection, extents: Iterable[Extent]) -> int:
     """A new space with these free extents, which neither overlap nor touch; returns its id."""
@@ -41,19 +43,23 @@ def take_any(connection: Connection, space_id: int, count: int = 1) -> list[int]
     space = _lock(connection, space_id)
     if space.free < count:
         return []
-    taken: list[int] = []
-    cursor = space.cursor
-    while len(taken) < count:
-        extent = _at_or_after(connection, space_id, cursor)
-        if extent is None:
-            cursor = 0
-            continue
-        first = max(extent.first, cursor)
-        last = min(extent.last, first + count - len(taken) - 1)
-        _carve(connection, space_id, extent, first, last)
-        taken.extend(range(first, last + 1))
-        cursor = last + 1
+    taken, cursor = _take_from(connection, space_id, count, space.cursor, _NO_END)
+    if len(taken) < count:
+        rest, cursor = _take_from(connection, space_id, count - len(taken), 0, _NO_END)
+        taken += rest
     connection.execute(update(spaces).where(spaces.c.id == space_id).values(cursor=cursor, free=spaces.c.free - count))
+    return taken
+
+
+def take_within(connection: Connection, space_id: int, extents: Iterable[Extent], count: int = 1) -> list[int]:
+    """Takes up to `count` free numbers out of these extents only, the lowest first."""
+    _lock(connection, space_id)
+    taken: list[int] = []
+    for first, last in extents:
+        found, _ = _take_from(connection, space_id, count - len(taken), first, last)
+        taken += found
+    if taken:
+        connection.execute(update(spaces).where(spaces.c.id == space_id).values(free=spaces.c.free - len(taken)))
     return taken
 
 
@@ -78,6 +84,30 @@ def give_back(connection: Connection, space_id: int, numbers: Iterable[int]) -> 
     connection.execute(update(spaces).where(spaces.c.id == space_id).values(free=spaces.c.free + count))
 
 
+def insert_extents(connection: Connection, space_id: int, extents: Iterable[Extent], *, size: int) -> None:
+    """Widens the space by `size` numbers, of which these extents are free."""
+    _lock(connection, space_id)
+    count = 0
+    for first, last in extents:
+        _merge(connection, space_id, first, last)
+        count += last - first + 1
+    connection.execute(
+        update(spaces).where(spaces.c.id == space_id).values(free=spaces.c.free + count, size=spaces.c.size + size)
+    )
+
+
+def remove_extent(connection: Connection, space_id: int, first: int, last: int) -> None:
+    """Narrows the space by `first`–`last`, whether free or not."""
+    _lock(connection, space_id)
+    taken, _ = _take_extents_from(connection, space_id, last - first + 1, first, last)
+    count = sum(end - begin + 1 for begin, end in taken)
+    connection.execute(
+        update(spaces)
+        .where(spaces.c.id == space_id)
+        .values(free=spaces.c.free - count, size=spaces.c.size - (last - first + 1))
+    )
+
+
 def resize(connection: Connection, space_id: int, by: int) -> None:
     """Says that the space hands out `by` numbers more (or fewer) in all."""
     connection.execute(update(spaces).where(spaces.c.id == space_id).values(size=spaces.c.size + by))
@@ -91,6 +121,30 @@ def runs(numbers: Iterable[int]) -> Iterator[Extent]:
         if index == len(ordered) or ordered[index] != ordered[index - 1] + 1:
             yield ordered[start], ordered[index - 1]
             start = index
+
+
+def _take_from(connection: Connection, space_id: int, count: int, first: int, last: int) -> tuple[list[int], int]:
+    """Takes up to `count` free numbers from `first` up to `last`; returns them, and where the next search begins."""
+    extents, cursor = _take_extents_from(connection, space_id, count, first, last)
+    return [number for begin, end in extents for number in range(begin, end + 1)], cursor
+
+
+def _take_extents_from(
+    connection: Connection, space_id: int, count: int, first: int, last: int
+) -> tuple[list[Extent], int]:
+    """The same as extents. Does not count them out of the space."""
+    taken: list[Extent] = []
+    while count > 0:
+        extent = _at_or_after(connection, space_id, first)
+        if extent is None or extent.first > last:
+            break
+        begin = max(extent.first, first)
+        end = min(extent.last, last, begin + count - 1)
+        _carve(connection, space_id, extent, begin, end)
+        taken.append((begin, end))
+        count -= end - begin + 1
+        first = end + 1
+    return taken, first
 
 
 def _lock(connection: Connection, space_id: int) -> AnyRow:

@@ -80,6 +80,7 @@ mac_pools = Table(
     Column("description", String, nullable=False),
     Column("allow_duplicates", Boolean, nullable=False),
     Column("default_pool", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False, comment="of the last change to what a caller can set"),
     Column("space_id", ForeignKey("spaces.id"), nullable=False),
     UniqueConstraint("name"),
 )
@@ -100,6 +101,33 @@ mac_ranges = Table(
     PrimaryKeyConstraint("mac_pool_id", "last"),
     CheckConstraint("first <= last", name="order"),
 )
+
+scopes = Table(
+    "scopes",
+    metadata,
+    Column(
+        "kind",
+        String,
+        CheckConstraint("kind IN ('data_center', 'cluster', 'vm_pool')", name="kind"),
+        nullable=False,
+    ),
+    Column("id", String, nullable=False, comment="the engine's own"),
+    Column("parent_id", String, comment="the data center of a cluster, the cluster of a VM pool"),
+    Column("mac_pool_id", ForeignKey("mac_pools.id"), index=True, comment="null: the parent's, or the default"),
+    PrimaryKeyConstraint("kind", "id"),
+)
+
+macs = Table(
+    "macs",
+    metadata,
+    Column("mac", BigInteger, primary_key=True, autoincrement=False, comment="held, or let go lately"),
+    Column("holders", Integer, nullable=False, comment="vNICs that have it"),
+    Column("shared", Boolean, nullable=False, comment="several may: their pools allow it, or they are twins"),
+    Column("vnic_id", String, nullable=False, comment="the last that got it, which may have it back while it cools"),
+    Column("free_at_ms", BigInteger, index=True, comment="when a MAC that nobody has is free; null while it is held"),
+    CheckConstraint("holders >= 0 AND (shared OR holders <= 1)", name="holders"),
+)
+Index("ix_macs_vnic_id", macs.c.vnic_id)
 
 networks = Table(
     "networks",
@@ -129,18 +157,39 @@ subnets = Table(
     sqlite_autoincrement=True,
 )
 
+subnet_mac_ranges = Table(
+    "subnet_mac_ranges",
+    metadata,
+    Column("subnet_id", ForeignKey("subnets.id", ondelete="CASCADE"), nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subnet_id", "last"),
+    CheckConstraint("first <= last", name="order"),
+)
+
 vnics = Table(
     "vnics",
     metadata,
     Column("id", String, primary_key=True, comment="the engine's own"),
     Column("vm", String, nullable=False),
     Column("name", String, nullable=False),
+    Column("cluster_id", String, index=True),
+    Column("vm_pool_id", String, index=True),
     Column("network_id", ForeignKey("networks.id"), index=True),
     Column("subnet_id", ForeignKey("subnets.id"), index=True),
-    Column("mac", BigInteger, nullable=False),
-    Column("mac_pool_id", ForeignKey("mac_pools.id"), index=True, comment="null: the MAC is of no pool's ranges"),
+    Column("mac", ForeignKey("macs.mac"), nullable=False, index=True),
+    Column(
+        "mac_pool_id", ForeignKey("mac_pools.id"), nullable=False, index=True, comment="whose rules its MAC is under"
+    ),
     Column("running", Boolean, nullable=False, comment="between start and stop"),
-    UniqueConstraint("mac"),
+)
+
+twins = Table(
+    "twins",
+    metadata,
+    Column("vnic_id", ForeignKey("vnics.id", ondelete="CASCADE"), nullable=False),
+    Column("twin_id", ForeignKey("vnics.id", ondelete="CASCADE"), nullable=False, index=True),
+    PrimaryKeyConstraint("vnic_id", "twin_id"),
 )
 
 addresses = Table(

@@ -1,0 +1,83 @@
+"""Rules of MAC pools: ranges that are sound, and what a change of them brings and takes away."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from leasehold.domain.addresses import Mac, MacRange
+from leasehold.errors import MacPoolInvalid, RangeInvalid, RangeNotUnicast, RangesOverlap
+
+_GROUP_BIT_BLOCK = 1 << 40
+"""MACs come in blocks of 2**40 of one first octet; the odd ones are multicast (IEEE Std 802-2014, 8.2)."""
+
+Extent = tuple[int, int]
+
+
+def check_ranges(ranges: Sequence[MacRange]) -> None:
+    """Raises MacPoolInvalid for none, RangeInvalid for one that ends before it begins, RangeNotUnicast for one that
+    holds what no card can own, RangesOverlap for two that share MACs. Adjacent ranges are fine."""
+    if not ranges:
+        raise MacPoolInvalid(
+            "ranges: there is none. Name at least one range of MACs that the pool hands out.", field="ranges", value=[]
+        )
+    for index, each in enumerate(ranges):
+        field = f"ranges[{index}]"
+        if each.first > each.last:
+            raise RangeInvalid(
+                f"{field}: the range from {each.first} to {each.last} ends before it begins. Swap its ends.",
+                field=field,
+                **{"from": str(each.first), "to": str(each.last)},
+            )
+        unicast = unicast_parts(each)
+        if unicast != [each]:
+            parts = ", ".join(map(str, unicast)) or "nothing"
+            raise RangeNotUnicast(
+                f"{field}: {each} holds MACs that no network card can own, multicast ones or all zero. "
+                f"Its unicast part is {parts}: name that instead.",
+                field=field,
+                unicast=[{"from": str(part.first), "to": str(part.last)} for part in unicast],
+            )
+    for before, after in pairwise(sorted(ranges)):
+        if after.first <= before.last:
+            raise RangesOverlap(
+                f"ranges: {before} and {after} overlap. Join them to one, or let one begin behind the other.",
+                ranges=[{"from": str(each.first), "to": str(each.last)} for each in (before, after)],
+            )
+
+
+def unicast_parts(whole: MacRange) -> list[MacRange]:
+    """What of a range network cards can own, ascending."""
+    parts: list[MacRange] = []
+    for octet in range(whole.first.value >> 40, (whole.last.value >> 40) + 1):
+        if octet & 1:
+            continue
+        first = max(whole.first.value, octet * _GROUP_BIT_BLOCK, 1)
+        last = min(whole.last.value, (octet + 1) * _GROUP_BIT_BLOCK - 1)
+        if first <= last:
+            parts.append(MacRange(Mac(first), Mac(last)))
+    return parts
+
+
+def difference(ranges: Iterable[MacRange], without: Iterable[MacRange]) -> list[Extent]:
+    """The numbers of `ranges` that are in none of `without`, as ascending extents."""
+    extents = sorted((each.first.value, each.last.value) for each in ranges)
+    for hole in without:
+        extents = [
+            part
+            for first, last in extents
+            for part in ((first, min(last, hole.first.value - 1)), (max(first, hole.last.value + 1), last))
+            if part[0] <= part[1]
+        ]
+    return sorted(set(extents))
+
+
+def gaps(extent: Extent, taken: Iterable[int]) -> list[Extent]:
+    """What of an extent is left without the `taken` numbers, which ascend."""
+    first, last = extent
+    left = []
+    for number in taken:
+        if first < number:
+            left.append((first, number - 1))
+        first = number + 1
+    if first <= last:
+        left.append((first, last))
+    return left

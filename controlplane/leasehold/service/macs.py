@@ -1,0 +1,238 @@
+"""MACs: drawn, claimed, let go. What is in use anywhere is in `macs`, and in no free extent of any pool."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from leasehold.domain.addresses import Mac
+from leasehold.errors import MacPoolExhausted, MacTaken
+from leasehold.service import events
+from leasehold.service.context import Context
+from leasehold.store import extents
+from leasehold.store.database import AnyRow
+from leasehold.store.tables import mac_pools, mac_ranges, macs, spaces, twins, vnics
+
+_SWEEP_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """A vNIC that has a MAC, and the pool whose rules that is under."""
+
+    vnic: str
+    vm: str
+    mac_pool: str
+    allows_duplicates: bool
+
+    def facts(self) -> dict[str, str]:
+        """For an error's facts."""
+        return {"vnic": self.vnic, "vm": self.vm, "mac_pool": self.mac_pool}
+
+
+def draw(
+    ctx: Context,
+    connection: Connection,
+    pool_id: str,
+    vnic_ids: Sequence[str],
+    within: Sequence[extents.Extent] | None = None,
+) -> list[Mac]:
+    """Takes a free MAC of the pool for each vNIC, ascending; with `within` out of these parts of its ranges only.
+
+    Raises MacPoolExhausted, and takes none, when there are fewer.
+    """
+    pool = connection.execute(
+        select(mac_pools.c.id, mac_pools.c.name, spaces.c.id.label("space_id"), spaces.c.size, spaces.c.free)
+        .join(spaces, spaces.c.id == mac_pools.c.space_id)
+        .where(mac_pools.c.id == pool_id)
+        .with_for_update()
+    ).one()
+    wanted = len(vnic_ids)
+    if within is None:
+        taken = extents.take_any(connection, pool.space_id, wanted)
+    else:
+        taken = extents.take_within(connection, pool.space_id, within, wanted)
+    if len(taken) < wanted:
+        free = pool.free if within is None else len(taken)
+        raise MacPoolExhausted(
+            f"MAC pool {pool.name} has {free} free MACs{'' if within is None else ' for this subnet'}, and {wanted} are "
+            "wanted. Add a range to it, or delete vNICs that are not needed. Nothing was taken.",
+            mac_pool=pool.id,
+            wanted=wanted,
+            free=free,
+        )
+    _take_from_others(connection, pool.id, taken)
+    taken.sort()
+    connection.execute(
+        insert(macs),
+        [
+            {"mac": mac, "holders": 1, "shared": False, "vnic_id": vnic_id, "free_at_ms": None}
+            for mac, vnic_id in zip(taken, vnic_ids, strict=True)
+        ],
+    )
+    _warn(ctx, connection, pool, wanted)
+    return [Mac(mac) for mac in taken]
+
+
+def claim(connection: Connection, mac: Mac, vnic_id: str, pool_id: str, twin: str | None = None) -> None:
+    """Takes this very MAC for the vNIC, under the rules of the pool, in or out of its ranges. `twin` is the vNIC that
+    it is shared with on purpose.
+
+    Raises MacNotUnicast, and MacTaken unless it is nobody's or all who have it and this one allow duplicates.
+    """
+    mac.require_unicast()
+    row = connection.execute(select(macs).where(macs.c.mac == mac.value).with_for_update()).one_or_none()
+    if row is None:
+        for space_id in _spaces_with(connection, mac):
+            extents.take(connection, space_id, mac.value)
+        connection.execute(insert(macs).values(mac=mac.value, holders=1, shared=False, vnic_id=vnic_id))
+        return
+    if row.holders:
+        others = holders(connection, [mac])[mac]
+        allowed: bool = connection.execute(
+            select(mac_pools.c.allow_duplicates).where(mac_pools.c.id == pool_id).with_for_update(read=True)
+        ).scalar_one()
+        if not all(each.vnic == twin or (allowed and each.allows_duplicates) for each in others):
+            raise taken(mac, others)
+    connection.execute(
+        update(macs)
+        .where(macs.c.mac == mac.value)
+        .values(holders=row.holders + 1, shared=row.holders > 0, vnic_id=vnic_id, free_at_ms=None)
+    )
+
+
+def regain(connection: Connection, vnic_id: str) -> Mac | None:
+    """Takes the MAC that the vNIC let go, while it cools; None if there is none."""
+    mac: int | None = connection.execute(
+        select(macs.c.mac)
+        .where(macs.c.vnic_id == vnic_id, macs.c.holders == 0)
+        .order_by(macs.c.free_at_ms.desc())
+        .limit(1)
+        .with_for_update()
+    ).scalar_one_or_none()
+    if mac is None:
+        return None
+    connection.execute(update(macs).where(macs.c.mac == mac).values(holders=1, free_at_ms=None))
+    return Mac(mac)
+
+
+def release(ctx: Context, connection: Connection, mac: Mac) -> None:
+    """One vNIC lets the MAC go; when it was the last, the MAC cools."""
+    free_at_ms = ctx.now_ms() + round(ctx.settings.cool_down_s * 1000)
+    row = connection.execute(select(macs.c.holders).where(macs.c.mac == mac.value).with_for_update()).one()
+    left = row.holders - 1
+    connection.execute(
+        update(macs)
+        .where(macs.c.mac == mac.value)
+        .values(holders=left, shared=left > 1, free_at_ms=None if left else free_at_ms)
+    )
+
+
+def sweep(ctx: Context) -> int:
+    """Makes MACs free whose time to cool is over; returns how many."""
+    with ctx.db.write() as connection:
+        due = [
+            Mac(value)
+            for value in connection.execute(
+                select(macs.c.mac)
+                .where(macs.c.free_at_ms <= ctx.now_ms())
+                .order_by(macs.c.mac)
+                .limit(_SWEEP_BATCH)
+                .with_for_update()
+            ).scalars()
+        ]
+        connection.execute(delete(macs).where(macs.c.mac.in_([mac.value for mac in due])))
+        by_space: dict[int, list[int]] = {}
+        for mac in due:
+            for space_id in _spaces_with(connection, mac):
+                by_space.setdefault(space_id, []).append(mac.value)
+        for space_id, numbers in sorted(by_space.items()):
+            extents.give_back(connection, space_id, numbers)
+    return len(due)
+
+
+def holders(connection: Connection, wanted: Iterable[Mac]) -> dict[Mac, list[Holder]]:
+    """Who has each of the MACs, by vNIC; MACs that nobody has are left out."""
+    found: dict[Mac, list[Holder]] = {}
+    for row in connection.execute(
+        select(vnics.c.mac, vnics.c.id, vnics.c.vm, vnics.c.mac_pool_id, mac_pools.c.allow_duplicates)
+        .join(mac_pools, mac_pools.c.id == vnics.c.mac_pool_id)
+        .where(vnics.c.mac.in_([mac.value for mac in wanted]))
+        .order_by(vnics.c.mac, vnics.c.id)
+    ):
+        holder = Holder(vnic=row.id, vm=row.vm, mac_pool=row.mac_pool_id, allows_duplicates=row.allow_duplicates)
+        found.setdefault(Mac(row.mac), []).append(holder)
+    return found
+
+
+def within_ranges(connection: Connection, wanted: Iterable[Mac]) -> set[Mac]:
+    """Those of the MACs that lie within some pool's ranges."""
+    ranges = [(row.first, row.last) for row in connection.execute(select(mac_ranges))]
+    return {mac for mac in wanted if any(first <= mac.value <= last for first, last in ranges)}
+
+
+def duplicates_under(connection: Connection, pool_id: str, of: Iterable[str] | None = None) -> dict[Mac, list[Holder]]:
+    """MACs that vNICs under the pool (or these vNICs, if they were under it) share with others that are not their twins,
+    with all holders."""
+    here = vnics.c.mac_pool_id == pool_id if of is None else vnics.c.id.in_(list(of))
+    mine = select(vnics.c.mac).where(here)
+    shared = [
+        Mac(value)
+        for value in connection.execute(
+            select(macs.c.mac).where(macs.c.holders > 1, macs.c.mac.in_(mine)).order_by(macs.c.mac)
+        ).scalars()
+    ]
+    paired = set(connection.execute(select(twins.c.vnic_id, twins.c.twin_id)).all()) if shared else set()
+    return {
+        mac: own
+        for mac, own in holders(connection, shared).items()
+        if not all((a.vnic, b.vnic) in paired for a in own for b in own if a.vnic < b.vnic)
+    }
+
+
+def taken(mac: Mac, own: Sequence[Holder]) -> MacTaken:
+    """The error for a MAC that others have."""
+    named = ", ".join(f"vNIC {each.vnic} of VM {each.vm} (MAC pool {each.mac_pool})" for each in own)
+    return MacTaken(
+        f"MAC {mac} is in use by {named}. Name another, or none to get a free one; to share it, all of its MAC pools must "
+        "allow duplicates, or the vNICs be made twins.",
+        mac=str(mac),
+        holders=[each.facts() for each in own],
+    )
+
+
+def _spaces_with(connection: Connection, mac: Mac) -> list[int]:
+    """The spaces of the pools in whose ranges the MAC lies: one, but for overlaps that were imported."""
+    return list(
+        connection.execute(
+            select(mac_pools.c.space_id)
+            .join(mac_ranges, mac_ranges.c.mac_pool_id == mac_pools.c.id)
+            .where(mac_ranges.c.first <= mac.value, mac_ranges.c.last >= mac.value)
+            .distinct()
+            .order_by(mac_pools.c.space_id)
+        ).scalars()
+    )
+
+
+def _take_from_others(connection: Connection, pool_id: str, numbers: Sequence[int]) -> None:
+    """Takes the numbers out of pools that overlap with this one, as far as they are theirs."""
+    others = connection.execute(
+        select(mac_pools.c.space_id, mac_ranges.c.first, mac_ranges.c.last)
+        .join(mac_ranges, mac_ranges.c.mac_pool_id == mac_pools.c.id)
+        .where(mac_pools.c.id != pool_id, mac_ranges.c.first <= max(numbers), mac_ranges.c.last >= min(numbers))
+        .order_by(mac_pools.c.space_id)
+    ).all()
+    for other in others:
+        for number in numbers:
+            if other.first <= number <= other.last:
+                extents.take(connection, other.space_id, number)
+
+
+def _warn(ctx: Context, connection: Connection, pool: AnyRow, count: int) -> None:
+    """Tells once when the pool's free MACs come down to the mark, and when there are none."""
+    mark = max(pool.size * ctx.settings.mac_pool_low_percent // 100, ctx.settings.mac_pool_low_count)
+    after = pool.free - count
+    data = {"mac_pool": pool.id, "name": pool.name, "free": after, "size": pool.size}
+    for event, level in (("mac_pool.low", mark), ("mac_pool.exhausted", 0)):
+        if after <= level < pool.free:
+            events.emit(connection, ctx.now_ms(), event, f"mac-pools/{pool.id}", data)
