@@ -3,9 +3,9 @@
 
     /usr/bin/python3 hook/build.py [--output build/hook]
 
-The library is cffi's embedding mode: it starts the Python that built it, and imports `leasehold_hook.main`. So it is built
-with the system's Python, whose libpython the user that Kea runs as can read. Needs g++, kea-dev, libboost-dev, python3-dev
-and python3-cffi; what is up to date is not compiled again.
+The library is cffi's embedding mode: it starts the Python that built it, and imports `leasehold_hook.main`. So it is
+built with the system's Python, whose libpython the user that Kea runs as can read. Needs g++, kea-dev, libboost-dev,
+python3-dev and python3-cffi; what is up to date is not compiled again.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def build_library(output: Path, objects: Path, jobs: int) -> None:
     headers = b"".join(path.read_bytes() for path in sorted(NATIVE.rglob("*.h")))
     sources = [(path, CXX) for path in sorted(NATIVE.glob("*.cc"))] + [(generated, C)]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        built = list(pool.map(lambda item: compile_source(*item, headers, objects), sources))
+        built = list(pool.map(lambda work: compile_source(work[0], work[1], headers, objects), sources))
     library = output / LIBRARY
     if library.exists() and not any(changed for _, changed in built):
         return

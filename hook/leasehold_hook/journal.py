@@ -10,11 +10,9 @@ import json
 import os
 import re
 import sqlite3
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -75,15 +73,17 @@ _REPLACE = (
     )
     """,
 )
-# MAC, address and length of the hostname of a subnet's reservations; and their hostnames in the same order.
-_IN_FORCE = (
-    "SELECT mac, address, length(hostname) FROM reservations WHERE subnet_id = ? ORDER BY mac",
-    "SELECT hostname FROM reservations WHERE subnet_id = ? AND hostname <> '' ORDER BY mac",
-)
-_STAGED = (
-    "SELECT mac, address, length(hostname) FROM staging.resync WHERE subnet_id = ? ORDER BY mac",
-    "SELECT hostname FROM staging.resync WHERE subnet_id = ? AND hostname <> '' ORDER BY mac",
-)
+# A subnet's reservations by columns. As JSON they come out of SQLite several times faster than row by row.
+_IN_FORCE = """
+    SELECT json_group_array(mac), json_group_array(address), json_group_array(length(hostname)),
+        coalesce(group_concat(hostname, ''), '')
+    FROM reservations WHERE subnet_id = ?
+"""
+_STAGED = """
+    SELECT json_group_array(mac), json_group_array(address), json_group_array(length(hostname)),
+        coalesce(group_concat(hostname, ''), '')
+    FROM staging.resync WHERE subnet_id = ?
+"""
 _BY_MAC = "SELECT mac, address, hostname FROM reservations WHERE subnet_id = ? AND mac = ?"
 _BY_ADDRESS = "SELECT mac, address, hostname FROM reservations WHERE subnet_id = ? AND address = ?"
 _PAGE_OF_SUBNET = (
@@ -153,6 +153,7 @@ class Journal:
         self._contents: list[Contents] = []
         self._resyncs: set[int] = set()
         self._lock = _lock(directory)
+        opened = False
         try:
             last_boot = max(_number(self._lock.read()), spooled_boot_order)
             damage = self._open(last_boot, now_ms)
@@ -162,20 +163,22 @@ class Journal:
             if damage is not None:
                 raise StateUnusable(f"a new journal {self._path} cannot be read back ({damage}); see to the disk")
             self.boot_order: int = self._row("SELECT boot_order FROM boots")[0]
+            self.subnets = {
+                subnet_id: SubnetState(subnet_id, epoch, revision, count, int(digest, 16))
+                for subnet_id, epoch, revision, count, digest in self._db.execute("SELECT * FROM subnets")
+            }
             _write_number(self._lock, self.boot_order)
+            opened = True
         except sqlite3.DatabaseError as error:
-            self._lock.close()
             raise StateUnusable(
                 f"the journal {self._path} cannot be opened ({error}); it must be writable for Kea's user, "
                 "with space left, and open in no other program"
             ) from None
         except OSError as error:
-            self._lock.close()
             raise StateUnusable(f"the journal {self._path} cannot be opened ({error})") from None
-        self.subnets = {
-            subnet_id: SubnetState(subnet_id, epoch, revision, count, int(digest, 16))
-            for subnet_id, epoch, revision, count, digest in self._db.execute("SELECT * FROM subnets")
-        }
+        finally:
+            if not opened:
+                self._lock.close()
 
     def close(self) -> None:
         """Close file and lock; harmless if closed."""
@@ -391,9 +394,9 @@ class Journal:
             for subnet_id in subnets
         ]
 
-    def _pack(self, queries: tuple[str, str], subnet_id: int) -> Packed:
-        rows, names = (self._db.execute(query, (subnet_id,)) for query in queries)
-        return pack(array("Q", chain.from_iterable(rows)), "".join(chain.from_iterable(names)))
+    def _pack(self, query: str, subnet_id: int) -> Packed:
+        macs, addresses, lengths, names = self._db.execute(query, (subnet_id,)).fetchone()
+        return pack(json.loads(macs), json.loads(addresses), json.loads(lengths), names)
 
     def _find(self, query: str, subnet_id: int, value: int) -> Row | None:
         with self._guarded():
@@ -485,6 +488,7 @@ def _begin(path: Path) -> None:
     unfinished = path.with_name(f"{path.name}.new")
     unfinished.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = MEMORY")  # a killed beginning leaves no file but the unfinished one
         db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")

@@ -6,7 +6,7 @@ import socket
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate
 from typing import Any
 
 Row = tuple[int, int, str]
@@ -148,24 +148,27 @@ def digest_text(digest: int) -> str:
 
 def pack_rows(rows: Sequence[Row]) -> Packed:
     """Rows as the native store takes them."""
-    flat = array("Q", chain.from_iterable((mac, address, len(hostname)) for mac, address, hostname in rows))
-    return pack(flat, "".join([hostname for _, _, hostname in rows]))
+    return pack(
+        [mac for mac, _, _ in rows],
+        [address for _, address, _ in rows],
+        [len(hostname) for _, _, hostname in rows],
+        "".join([hostname for _, _, hostname in rows]),
+    )
 
 
-def pack(flat: "array[int]", names: str) -> Packed:
-    """The same from an array of MAC, address, length of hostname, MAC, …, and the hostnames one after another.
+def pack(macs: list[int], addresses: list[int], lengths: list[int], names: str) -> Packed:
+    """The same, column by column: `lengths` are those of the hostnames, `names` these one after another.
 
     Array slices, since a start of Kea waits for 100,000 of them.
     """
-    macs = array("I", flat[0::3].tobytes())
-    lengths = array("I", flat[2::3])
-    records = array("I", bytes(4 * _WORDS * len(lengths)))
-    records[0::_WORDS] = macs[0::2]
-    records[1::_WORDS] = macs[1::2]
-    records[2::_WORDS] = array("I", flat[1::3])
+    halves = array("I", array("Q", macs).tobytes())
+    records = array("I", bytes(4 * _WORDS * len(macs)))
+    records[0::_WORDS] = halves[0::2]
+    records[1::_WORDS] = halves[1::2]
+    records[2::_WORDS] = array("I", addresses)
     if names:
         records[3::_WORDS] = array("I", accumulate(lengths, initial=0))[:-1]
-        records[4::_WORDS] = lengths
+        records[4::_WORDS] = array("I", lengths)
     return Packed(records, names.encode("ascii"))
 
 

@@ -114,7 +114,7 @@ void delete_leases_in_the_way() {
         for (size_t position = 0; position == 0 || page.size() == kPage; position += kPage) {
             page = state().store.page(subnet_id, position, kPage);
             for (const Reservation& reservation : page) {
-                delete_lease_in_the_way(subnet_id, reservation.mac, reservation.address);
+                delete_lease_in_the_way(subnet_id, reservation.mac, reservation.address, Counted::kNo);
             }
         }
     }
@@ -173,7 +173,9 @@ int load(LibraryHandle& handle) {
 }
 
 int unload() {
-    leasehold_unload();
+    if (start_python().empty()) {
+        leasehold_unload();
+    }
     deregister_host_source();
     close_kea();
     return 0;

@@ -41,8 +41,20 @@ HostPtr make_host(SubnetID subnet_id, const Reservation& reservation) {
                                     isc::dhcp::SUBNET_ID_UNUSED, IOAddress(reservation.address), reservation.hostname);
 }
 
-ConstHostPtr make_host(SubnetID subnet_id, const std::optional<Reservation>& reservation) {
-    return reservation ? make_host(subnet_id, *reservation) : ConstHostPtr();
+// For a packet. Kea asks twice for a REQUEST, by MAC and by address; the second time gets the first one's host.
+ConstHostPtr host_for_packet(SubnetID subnet_id, const std::optional<Reservation>& reservation) {
+    thread_local struct {
+        SubnetID subnet_id;
+        Reservation reservation;
+        ConstHostPtr host;
+    } last{};
+    if (!reservation) {
+        return {};
+    }
+    if (!last.host || last.subnet_id != subnet_id || last.reservation != *reservation) {
+        last = {subnet_id, *reservation, make_host(subnet_id, *reservation)};
+    }
+    return last.host;
 }
 
 std::optional<uint64_t> mac_in(const Host::IdentifierType& type, const uint8_t* begin, size_t length) {
@@ -85,11 +97,11 @@ public:
     ConstHostPtr get4(const SubnetID& subnet_id, const Host::IdentifierType& type, const uint8_t* begin,
                       const size_t length) const override {
         const auto mac = mac_in(type, begin, length);
-        return mac ? make_host(subnet_id, state().store.by_mac(subnet_id, *mac)) : ConstHostPtr();
+        return mac ? host_for_packet(subnet_id, state().store.by_mac(subnet_id, *mac)) : ConstHostPtr();
     }
 
     ConstHostPtr get4(const SubnetID& subnet_id, const IOAddress& address) const override {
-        return make_host(subnet_id, state().store.by_address(subnet_id, address.toUint32()));
+        return host_for_packet(subnet_id, state().store.by_address(subnet_id, address.toUint32()));
     }
 
     ConstHostCollection getAll4(const SubnetID& subnet_id, const IOAddress& address) const override {

@@ -185,8 +185,9 @@ uint64_t mac_of(const isc::dhcp::HWAddrPtr& hwaddr) {
     return mac;
 }
 
-void delete_lease(const Lease4Ptr& lease) {
-    if (!LeaseMgrFactory::instance().deleteLease(lease) || lease->stateExpiredReclaimed()) {
+void delete_lease(const Lease4Ptr& lease, Counted counted) {
+    const bool deleted = LeaseMgrFactory::instance().deleteLease(lease);
+    if (!deleted || counted == Counted::kNo || lease->stateExpiredReclaimed()) {
         return;
     }
     // What Kea's lease_cmds library does on lease4-del.
@@ -210,10 +211,10 @@ void delete_leases_of(const Store& store, uint32_t subnet_id, const std::vector<
     }
 }
 
-void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address) {
+void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address, Counted counted) {
     const Lease4Ptr lease = LeaseMgrFactory::instance().getLease4(IOAddress(address));
     if (lease && lease->subnet_id_ == subnet_id && !lease->stateDeclined() && mac_of(lease->hwaddr_) != mac) {
-        delete_lease(lease);
+        delete_lease(lease, counted);
     }
 }
 

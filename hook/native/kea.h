@@ -51,15 +51,18 @@ bool is_managed(uint32_t subnet_id);
 /// hlen).
 uint64_t mac_of(const isc::dhcp::HWAddrPtr& hwaddr);
 
+/// Whether Kea's statistics have counted the leases: not yet in dhcp4_srv_configured, after which Kea counts them anew.
+enum class Counted { kNo, kYes };
+
 /// Deletes a lease from Kea's database as lease4-del does, statistics included.
-void delete_lease(const isc::dhcp::Lease4Ptr& lease);
+void delete_lease(const isc::dhcp::Lease4Ptr& lease, Counted counted = Counted::kYes);
 
 /// Deletes the leases of these MACs on the subnet, but for those on the address that is now reserved for the MAC.
 void delete_leases_of(const Store& store, uint32_t subnet_id, const std::vector<uint64_t>& macs);
 
 /// Deletes the lease that another MAC holds on an address reserved for `mac`. A declined address stays out of service
 /// for Kea's probation period: somebody else uses it.
-void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address);
+void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address, Counted counted = Counted::kYes);
 
 /// Whether there is a lease database to delete from.
 bool has_lease_database();

@@ -27,6 +27,10 @@ struct Reservation {
     uint64_t mac;
     uint32_t address;
     std::string hostname;
+
+    bool operator!=(const Reservation& other) const {
+        return mac != other.mac || address != other.address || hostname != other.hostname;
+    }
 };
 
 /// A reservation on its way into the store; the hostname belongs to the caller, holds no NUL, and "" is none.
