@@ -8,7 +8,7 @@ from sqlalchemy import insert, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import Batch, Resync, digest_of
-from leasehold.domain.values import HostNetwork, Subnet, SubnetSpec, Vnic
+from leasehold.domain.values import HostNetwork, Subnet, SubnetSpec, Vnic, VnicSpec
 from leasehold.errors import (
     AddressOutOfRange,
     AddressTaken,
@@ -34,12 +34,13 @@ def a_subnet(ctx: Context, cidr: str = "192.0.2.0/24", **fields: Any) -> Subnet:
 def a_vnic(ctx: Context, name: str, subnet: Subnet | None, mac: str | None = None) -> Vnic:
     vnic, _ = vnics.put(
         ctx,
-        name,
-        vm=f"vm-{name}",
-        name="eth0",
-        network=None,
-        subnet=None if subnet is None else subnet.id,
-        mac=None if mac is None else Mac.parse(mac),
+        VnicSpec(
+            id=name,
+            vm=f"vm-{name}",
+            name="eth0",
+            subnet=None if subnet is None else subnet.id,
+            mac=None if mac is None else Mac.parse(mac),
+        ),
     )
     return vnic
 
@@ -72,8 +73,8 @@ def test_a_new_vnic_has_a_mac_of_the_default_pool(ctx: Context) -> None:
 
 
 def test_a_repeated_put_changes_nothing(ctx: Context) -> None:
-    once, created = vnics.put(ctx, "a", vm="vm", name="eth0", network=None, subnet=None, mac=None)
-    again, created_again = vnics.put(ctx, "a", vm="vm", name="eth0", network=None, subnet=None, mac=None)
+    once, created = vnics.put(ctx, VnicSpec(id="a", vm="vm", name="eth0"))
+    again, created_again = vnics.put(ctx, VnicSpec(id="a", vm="vm", name="eth0"))
     assert (once, created, created_again) == (again, True, False)
 
 
@@ -81,7 +82,10 @@ def test_a_mac_in_use_names_its_holder(ctx: Context) -> None:
     held = a_vnic(ctx, "a", None)
     with pytest.raises(MacTaken) as refusal:
         a_vnic(ctx, "b", None, str(held.mac))
-    assert refusal.value.facts == {"mac": str(held.mac), "holder": "a", "vm": "vm-a"}
+    assert refusal.value.facts == {
+        "mac": str(held.mac),
+        "holders": [{"vnic": "a", "vm": "vm-a", "mac_pool": "default"}],
+    }
 
 
 def test_an_explicit_mac_of_the_pool_is_never_drawn(ctx: Context) -> None:

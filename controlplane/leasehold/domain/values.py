@@ -55,7 +55,7 @@ class MacInUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Effect:
-    """What a change of a pool does to vNICs: the first MACs that are out of its ranges by it, and how many there are."""
+    """What a change of a pool does to vNICs: the first MACs that it leaves out of range, and how many there are."""
 
     out_of_range: tuple[MacInUse, ...]
     out_of_range_count: int

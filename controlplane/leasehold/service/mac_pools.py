@@ -139,7 +139,7 @@ def change(
 
 
 def make_default(ctx: Context, pool_id: str, *, dry_run: bool = False) -> MacPool:
-    """Makes the pool the one for whatever has no scope with a pool of its own. Raises MacPoolNotFound, WouldDuplicate."""
+    """Makes the pool the one for whatever has no scope with a pool of its own. Raises MacPoolNotFound."""
     with ctx.db.write(dry_run=dry_run) as connection:
         pool = require(connection, pool_id, lock=True)
         if not pool.default_pool:
@@ -161,8 +161,8 @@ def split(
 ) -> MacPool:
     """Makes a new pool of a part of this one's ranges, with the MACs in use there, under the same rule for duplicates.
 
-    Raises MacPoolNotFound, MacPoolInvalid, RangeInvalid for a part that is not this pool's, or all of it, RangesOverlap,
-    NameTaken.
+    Raises MacPoolNotFound, MacPoolInvalid, RangeInvalid for a part that is not this pool's, or all of it,
+    RangesOverlap, NameTaken.
     """
     _check_name(name)
     check_ranges(ranges)
@@ -319,8 +319,8 @@ def refuse_duplicates(duplicates: Mapping[Mac, list[Holder]], where: str) -> Non
     """Raises WouldDuplicate that names every MAC and its holders, unless there are none."""
     if duplicates:
         raise WouldDuplicate(
-            f"{where} allows no duplicates, and would get {_told(duplicates)}. Give these vNICs MACs of their own first, "
-            "or allow duplicates there.",
+            f"{where} allows no duplicates, and would get {_told(duplicates)}. Give these vNICs MACs of their own "
+            "first, or allow duplicates there.",
             duplicates=_facts(duplicates),
         )
 

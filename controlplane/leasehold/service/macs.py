@@ -55,8 +55,8 @@ def draw(
     if len(taken) < wanted:
         free = pool.free if within is None else len(taken)
         raise MacPoolExhausted(
-            f"MAC pool {pool.name} has {free} free MACs{'' if within is None else ' for this subnet'}, and {wanted} are "
-            "wanted. Add a range to it, or delete vNICs that are not needed. Nothing was taken.",
+            f"MAC pool {pool.name} has {free} free MACs{'' if within is None else ' for this subnet'}, and {wanted} "
+            "are wanted. Add a range to it, or delete vNICs that are not needed. Nothing was taken.",
             mac_pool=pool.id,
             wanted=wanted,
             free=free,
@@ -172,8 +172,8 @@ def within_ranges(connection: Connection, wanted: Iterable[Mac]) -> set[Mac]:
 
 
 def duplicates_under(connection: Connection, pool_id: str, of: Iterable[str] | None = None) -> dict[Mac, list[Holder]]:
-    """MACs that vNICs under the pool (or these vNICs, if they were under it) share with others that are not their twins,
-    with all holders."""
+    """MACs that vNICs under the pool (or these vNICs, if they were under it) share with others that are not their
+    twins, with all holders."""
     here = vnics.c.mac_pool_id == pool_id if of is None else vnics.c.id.in_(list(of))
     mine = select(vnics.c.mac).where(here)
     shared = [
@@ -194,8 +194,8 @@ def taken(mac: Mac, own: Sequence[Holder]) -> MacTaken:
     """The error for a MAC that others have."""
     named = ", ".join(f"vNIC {each.vnic} of VM {each.vm} (MAC pool {each.mac_pool})" for each in own)
     return MacTaken(
-        f"MAC {mac} is in use by {named}. Name another, or none to get a free one; to share it, all of its MAC pools must "
-        "allow duplicates, or the vNICs be made twins.",
+        f"MAC {mac} is in use by {named}. Name another, or none to get a free one; to share it, all of its MAC pools "
+        "must allow duplicates, or the vNICs be made twins.",
         mac=str(mac),
         holders=[each.facts() for each in own],
     )

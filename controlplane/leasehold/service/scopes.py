@@ -1,4 +1,4 @@
-"""Scopes: data centers, clusters and VM pools. The most specific that has a MAC pool assigned wins, else the default."""
+"""Scopes: data centers, clusters and VM pools. The most specific with a MAC pool of its own wins, else the default."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -83,8 +83,8 @@ def delete_scope(ctx: Context, kind: ScopeKind, scope_id: str, *, dry_run: bool 
 
 
 def pool_for(connection: Connection, *, cluster: str | None, vm_pool: str | None) -> str:
-    """The id of the MAC pool for a vNIC of this cluster and VM pool. Raises ScopeNotFound, FieldInvalid for a VM pool of
-    another cluster."""
+    """The id of the MAC pool for a vNIC of this cluster and VM pool. Raises ScopeNotFound, FieldInvalid for a VM pool
+    of another cluster."""
     at: AnyRow | None = None
     if vm_pool is not None:
         at = require(connection, "vm_pool", vm_pool)

@@ -53,8 +53,8 @@ def put(ctx: Context, spec: VnicSpec, *, dry_run: bool = False) -> tuple[Vnic, b
 
 
 def put_all(ctx: Context, specs: Sequence[VnicSpec], *, dry_run: bool = False) -> list[Vnic]:
-    """Creates or replaces many vNICs, all or none of them; returns them by id. Those without a MAC get theirs ascending,
-    in the order of their ids. Raises what `put` raises, and FieldInvalid for an id that comes twice."""
+    """Creates or replaces many vNICs, all or none of them; returns them by id. Those without a MAC get theirs
+    ascending, in the order of their ids. Raises what `put` raises, and FieldInvalid for an id that comes twice."""
     _refuse_repetition(specs)
     with _writing(ctx, dry_run) as connection:
         _put_all(ctx, connection, specs)
@@ -66,9 +66,9 @@ def take_in(
 ) -> Imported:
     """Imports vNICs with the MACs that they come with, all or none of them.
 
-    A MAC is bad when there is none, when no card can own it, when it is in use where it must not be twice, and when it is
-    outside every pool's ranges. With `reassign_bad_macs` such a vNIC gets a new one; without, one that has none gets one,
-    one that is out of range is taken and reported, and the others raise MacsBad, which names them all.
+    A MAC is bad when there is none, when no card can own it, when it is in use where it must not be twice, and when it
+    is outside every pool's ranges. With `reassign_bad_macs` such a vNIC gets a new one; without, one that has none gets
+    one, one that is out of range is taken and reported, and the others raise MacsBad, which names them all.
     """
     _refuse_repetition(specs)
     with _writing(ctx, dry_run) as connection:
@@ -104,8 +104,8 @@ def move(
     new_mac: bool = False,
     dry_run: bool = False,
 ) -> Vnic:
-    """Moves a vNIC to another cluster or VM pool, and so under another MAC pool. It keeps its MAC, or with `new_mac` lets
-    it go and gets one there, in one step.
+    """Moves a vNIC to another cluster or VM pool, and so under another MAC pool. It keeps its MAC, or with `new_mac`
+    lets it go and gets one there, in one step.
 
     Raises VnicNotFound, ScopeNotFound, WouldDuplicate, MacPoolExhausted, InUse for a new MAC while it runs.
     """

@@ -39,11 +39,13 @@ _SECRET_FIELDS = {"password"}
 
 @dataclass(frozen=True)
 class Reply(Generic[Answer]):
-    """A view's answer with a status of its own, or with the path of what it created."""
+    """A view's answer with a status of its own, with the path of what it created, or with the revision of what it
+    tells, which goes out as its ETag."""
 
     value: Answer
-    status: int
+    status: int = 200
     location: str | None = None
+    revision: int | None = None
 
     @classmethod
     def put(cls, value: Answer, created: bool, location: str) -> Self:
@@ -98,6 +100,8 @@ class Operation:
         response = Response(content, status=reply.status, mimetype="application/json")
         if reply.location is not None:
             response.headers["Location"] = reply.location
+        if reply.revision is not None:
+            response.headers["ETag"] = f'"{reply.revision}"'
         return response
 
 
@@ -133,7 +137,7 @@ class Routes:
             path = {name: TypeAdapter(parameters[name].annotation) for name in re.findall(r"<(\w+)>", rule)}
             query = parameters["query"].annotation if "query" in parameters else None
             around: list[type[LeaseholdError]] = [] if roles is None else [Unauthenticated, Forbidden, DatabaseBusy]
-            around += [FieldInvalid] if path or query or read else []
+            around += [FieldInvalid] if path or query or read or "if_match" in parameters else []
             around += read.errors if read else ()
             self.operations.append(
                 Operation(
@@ -148,7 +152,7 @@ class Routes:
                     path=path,
                     query=query,
                     body=read,
-                    context=frozenset(parameters.keys() & {"ctx", "caller"}),
+                    context=frozenset(parameters.keys() & {"ctx", "caller", "if_match"}),
                 )
             )
             return view
@@ -177,10 +181,27 @@ def _endpoint(ctx: Context, operation: Operation) -> Callable[..., Response]:
         if operation.roles is not None:
             known["caller"] = g.caller = _caller(ctx, request)
             _require_role(g.caller, operation, request)
+        if "if_match" in operation.context:
+            known["if_match"] = _if_match(request)
         known = {name: known[name] for name in operation.context}
         return operation.response(operation.view(**known, **operation.arguments(request)))
 
     return endpoint
+
+
+def _if_match(request: Request) -> int | None:
+    """The revision that the caller read (RFC 9110, 13.1.1); None where any will do."""
+    text = request.headers.get("If-Match")
+    if text is None or text.strip() == "*":
+        return None
+    match = re.fullmatch(r'\s*"(0|[1-9][0-9]{0,17})"\s*', text, re.ASCII)
+    if match is None:
+        raise FieldInvalid(
+            f"If-Match: {text!r} is no ETag of ours. Send the one that came with what you read, quotes and all.",
+            field="If-Match",
+            value=text,
+        )
+    return int(match[1])
 
 
 def _caller(ctx: Context, request: Request) -> Token:

@@ -6,12 +6,12 @@ from flask import Flask, Response
 from pydantic_core import to_json
 
 from leasehold.service.context import Context
-from leasehold.web import events, health, hosts, mac_pools, networks, subnets, tokens, vnics, webhooks
+from leasehold.web import events, health, hosts, mac_pools, networks, scopes, subnets, tokens, vnics, webhooks
 from leasehold.web.api import mount
 from leasehold.web.observe import ObservedFlask, metrics
 from leasehold.web.openapi import document
 
-_RESOURCES = (networks, subnets, hosts, vnics, mac_pools, events, webhooks, tokens, health)
+_RESOURCES = (networks, subnets, hosts, vnics, mac_pools, scopes, events, webhooks, tokens, health)
 OPERATIONS = tuple(operation for resource in _RESOURCES for operation in resource.routes.operations)
 
 

@@ -40,6 +40,7 @@ _HEADERS: dict[str, Any] = {
     "X-Request-Id": {"schema": {"type": "string"}, "description": "the caller's own, or a new one"},
     "Retry-After": {"schema": {"type": "integer"}, "description": "seconds"},
     "WWW-Authenticate": {"schema": {"type": "string"}},
+    "ETag": {"schema": {"type": "string"}, "description": "the revision, for If-Match"},
     "Location": {"schema": {"type": "string"}, "description": "path of what was created"},
 }
 _HEADERS_OF_STATUS = {201: ("Location",), 401: ("WWW-Authenticate",), 503: ("Retry-After",)}
@@ -99,7 +100,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "tags": [operation.tag],
         "summary": summary,
         "description": description,
-        "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation), *_header_parameters(operation)],
         "responses": {**_answers(operation), **_problems(operation)},
         "security": [] if operation.roles is None else [{"token": []}],
     }
@@ -123,6 +124,14 @@ def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
         {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": _not_null(field)}
         for name, field in schema["properties"].items()
     ]
+
+
+def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
+    if "if_match" not in operation.context:
+        return []
+    description = "the ETag of what was read; with another, nothing is changed"
+    schema = {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'}
+    return [{"name": "If-Match", "in": "header", "required": False, "description": description, "schema": schema}]
 
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:

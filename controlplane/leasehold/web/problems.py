@@ -72,6 +72,7 @@ STATUS: Mapping[type[LeaseholdError], int] = {
     errors.Unauthenticated: 401,
     errors.Forbidden: 403,
     errors.NotFound: 404,
+    errors.RevisionMismatch: 412,
     errors.Conflict: 409,
     Internal: 500,
     errors.Refused: 502,

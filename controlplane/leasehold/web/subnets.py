@@ -6,7 +6,7 @@ from typing import Annotated
 from netaddr import IPAddress
 from pydantic import AliasChoices, Field
 
-from leasehold.domain.addresses import AddressRange, parse_ip
+from leasehold.domain.addresses import AddressRange, MacRange, parse_ip
 from leasehold.domain.subnets import MAX_LEASE_TIME_S
 from leasehold.domain.values import Reservation, Subnet, SubnetSpec
 from leasehold.errors import InUse, NetworkNotFound, RangeInvalid, SubnetInvalid, SubnetNotFound, SubnetOverlap
@@ -20,6 +20,8 @@ from leasehold.web.wire import (
     In,
     IpText,
     Listing,
+    MacRangeIn,
+    MacRangeOut,
     MacText,
     Out,
     Page,
@@ -50,7 +52,8 @@ class AddressRangeOut(Out):
 
 class SubnetIn(In):
     """A CIDR on a network. Without `ranges`, vNICs can have all of it but what is excluded, the gateway and the hosts'
-    own addresses. `lease_time` is in seconds."""
+    own addresses. `lease_time` is in seconds. `mac_ranges` tie MACs to the subnet: a vNIC that names no subnet gets the one
+    whose range holds its MAC, and one that names it draws its MAC from there."""
 
     network: Id
     cidr: CidrText
@@ -61,6 +64,7 @@ class SubnetIn(In):
     lease_time: Annotated[int, Field(ge=60, le=MAX_LEASE_TIME_S)] = 3600
     ranges: Annotated[tuple[AddressRangeIn, ...], Field(max_length=256)] = ()
     exclusions: Annotated[tuple[AddressRangeIn, ...], Field(max_length=256)] = ()
+    mac_ranges: Annotated[tuple[MacRangeIn, ...], Field(max_length=256)] = ()
 
     def spec(self) -> SubnetSpec:
         """Raises RangeInvalid for a range that ends before it begins."""
@@ -74,6 +78,7 @@ class SubnetIn(In):
             lease_time_s=self.lease_time,
             ranges=tuple(AddressRange(each.first, each.last) for each in self.ranges),
             exclusions=tuple(AddressRange(each.first, each.last) for each in self.exclusions),
+            mac_ranges=tuple(MacRange(each.first, each.last) for each in self.mac_ranges),
         )
 
 
@@ -100,6 +105,7 @@ class SubnetOut(Out):
     lease_time: Annotated[int, Field(validation_alias=AliasChoices("lease_time_s", "lease_time"))]
     ranges: list[AddressRangeOut]
     exclusions: list[AddressRangeOut]
+    mac_ranges: list[MacRangeOut]
     revision: int
     usage: SubnetUsageOut
 

@@ -1,8 +1,10 @@
 """`/v1/vnics`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from leasehold.domain.values import AddressState, Started, Vnic, Wait
+from pydantic import Field
+
+from leasehold.domain.values import AddressState, BadMac, Imported, Started, Vnic, VnicSpec, Wait
 from leasehold.errors import (
     AddressOutOfRange,
     AddressTaken,
@@ -10,14 +12,17 @@ from leasehold.errors import (
     MacNotUnicast,
     MacPoolExhausted,
     MacReserved,
+    MacsBad,
     MacTaken,
     NetworkNotFound,
     NoIpamService,
     NoServer,
     NotConfirmed,
+    ScopeNotFound,
     SubnetExhausted,
     SubnetNotFound,
     VnicNotFound,
+    WouldDuplicate,
 )
 from leasehold.service import vnics
 from leasehold.service.context import Context
@@ -34,6 +39,7 @@ from leasehold.web.wire import (
     Page,
     PageOut,
     PageQuery,
+    WriteQuery,
     id_key,
 )
 
@@ -41,31 +47,113 @@ routes = Routes("vnics")
 _vnics = Listing[Vnic, str]("vnics", lambda each: each.id, id_key)
 
 
-class VnicIn(In):
-    """A VM's network interface. Without `mac` it keeps the one it has, or gets one of the default MAC pool; a subnet
+class VnicFields(In):
+    """A VM's network interface. Without `mac` it keeps the one it has, or gets one of its scope's MAC pool; a subnet
     brings its network."""
 
     vm: Name
     name: Name
+    cluster: Id | None = None
+    vm_pool: Id | None = None
     network: Id | None = None
     subnet: BodySubnetId | None = None
     mac: MacText | None = None
 
+    def spec(self, vnic_id: str) -> VnicSpec:
+        """As the service takes it."""
+        return VnicSpec(
+            id=vnic_id,
+            vm=self.vm,
+            name=self.name,
+            cluster=self.cluster,
+            vm_pool=self.vm_pool,
+            network=self.network,
+            subnet=self.subnet,
+            mac=self.mac,
+        )
+
+
+class VnicIn(VnicFields):
+    """A VM's network interface. Without `mac` it keeps the one it has, or gets one of its scope's MAC pool; a subnet
+    brings its network."""
+
+
+class NamedVnicIn(VnicFields):
+    """One of many, under the engine's own id."""
+
+    id: Id
+
+
+class BulkIn(In):
+    """Many vNICs, created or replaced all together or not at all."""
+
+    vnics: Annotated[tuple[NamedVnicIn, ...], Field(min_length=1, max_length=10_000)]
+
+
+class ImportIn(In):
+    """vNICs with the MACs that they come with. With `reassign_bad_macs` those whose MAC is missing, in use, outside
+    every range or no card's own get new ones."""
+
+    vnics: Annotated[tuple[NamedVnicIn, ...], Field(min_length=1, max_length=10_000)]
+    reassign_bad_macs: bool = False
+
+
+class MoveIn(In):
+    """Where the vNIC goes. It keeps its MAC, unless `new_mac` is asked for and the MAC pool there is another."""
+
+    cluster: Id | None = None
+    vm_pool: Id | None = None
+    new_mac: bool = False
+
+
+class TwinIn(In):
+    """The vNIC whose MAC is shared on purpose."""
+
+    twin: Id
+
 
 class VnicOut(Out):
-    """A VM's network interface. `ip` is the address held for it, or that it may have back; `mac_pool` null: the MAC is
-    of no pool's ranges."""
+    """A VM's network interface. `mac_pool` is the pool whose rules its MAC is under, `in_range` whether the MAC is
+    within that pool's ranges, `twins` the vNICs that share it on purpose. `ip` is the address held for it, or that it
+    may have back."""
 
     id: str
     vm: str
     name: str
+    cluster: str | None
+    vm_pool: str | None
     network: str | None
     subnet: int | None
     mac: MacText
-    mac_pool: str | None
+    mac_pool: str
+    in_range: bool
+    twins: list[str]
     running: bool
     ip: IpText | None
     ip_state: AddressState | None
+
+
+class VnicListOut(Out):
+    """vNICs, by id."""
+
+    items: list[VnicOut]
+
+
+class ReassignedOut(Out):
+    """A vNIC that got another MAC than the one it came with, and why."""
+
+    vnic: str
+    before: MacText | None
+    after: MacText
+    reason: BadMac
+
+
+class ImportedOut(Out):
+    """What an import brought: the vNICs by id, those with new MACs, and those whose MAC is outside every range."""
+
+    vnics: list[VnicOut]
+    reassigned: list[ReassignedOut]
+    external: list[str]
 
 
 class VnicPage(PageOut[VnicOut]):
@@ -101,20 +189,32 @@ class StartedOut(Out):
     servers: list[ConfirmationOut]
 
 
-@routes.on(
-    "PUT",
-    "/vnics/<vnic_id>",
-    roles=WRITERS,
-    answer=VnicOut,
-    statuses=(200, 201),
-    errors=[NetworkNotFound, SubnetNotFound, MacNotUnicast, MacTaken, MacPoolExhausted, InUse],
-)
-def put_vnic(ctx: Context, vnic_id: Id, body: VnicIn) -> Reply[Vnic]:
+_FITTING = (ScopeNotFound, NetworkNotFound, SubnetNotFound, MacNotUnicast, MacTaken, MacPoolExhausted, WouldDuplicate)
+
+
+@routes.on("PUT", "/vnics/<vnic_id>", roles=WRITERS, answer=VnicOut, statuses=(200, 201), errors=[*_FITTING, InUse])
+def put_vnic(ctx: Context, vnic_id: Id, query: WriteQuery, body: VnicIn) -> Reply[Vnic]:
     """Creates or replaces a vNIC. While it runs, its MAC, network and subnet cannot change."""
-    vnic, created = vnics.put(
-        ctx, vnic_id, vm=body.vm, name=body.name, network=body.network, subnet=body.subnet, mac=body.mac
+    vnic, created = vnics.put(ctx, body.spec(vnic_id), dry_run=query.dry_run)
+    return Reply.put(vnic, created and not query.dry_run, f"/v1/vnics/{vnic_id}")
+
+
+@routes.on("POST", "/vnics/bulk", roles=WRITERS, answer=VnicListOut, errors=[*_FITTING, InUse])
+def put_vnics(ctx: Context, query: WriteQuery, body: BulkIn) -> VnicListOut:
+    """Creates or replaces many vNICs, all or none of them. MACs are given ascending, in the order of the ids."""
+    found = vnics.put_all(ctx, [each.spec(each.id) for each in body.vnics], dry_run=query.dry_run)
+    return VnicListOut(items=[VnicOut.model_validate(each) for each in found])
+
+
+@routes.on("POST", "/vnics/import", roles=WRITERS, answer=ImportedOut, errors=[*_FITTING, MacsBad, InUse])
+def import_vnics(ctx: Context, query: WriteQuery, body: ImportIn) -> Imported:
+    """Imports vNICs with the MACs that they come with, all or none of them; says who has new ones, and why."""
+    return vnics.take_in(
+        ctx,
+        [each.spec(each.id) for each in body.vnics],
+        reassign_bad_macs=body.reassign_bad_macs,
+        dry_run=query.dry_run,
     )
-    return Reply.put(vnic, created, f"/v1/vnics/{vnic_id}")
 
 
 @routes.on("GET", "/vnics", roles=READERS, answer=VnicPage)
@@ -130,9 +230,41 @@ def get_vnic(ctx: Context, vnic_id: Id) -> Vnic:
 
 
 @routes.on("DELETE", "/vnics/<vnic_id>", roles=WRITERS, errors=[VnicNotFound])
-def delete_vnic(ctx: Context, vnic_id: Id) -> None:
-    """Stops a vNIC, deletes it, and gives its MAC back."""
-    vnics.delete_vnic(ctx, vnic_id)
+def delete_vnic(ctx: Context, vnic_id: Id, query: WriteQuery) -> None:
+    """Stops a vNIC, deletes it, and lets its MAC go, which cools: the same vNIC has it back until then."""
+    vnics.delete_vnic(ctx, vnic_id, dry_run=query.dry_run)
+
+
+@routes.on(
+    "POST",
+    "/vnics/<vnic_id>/move",
+    roles=WRITERS,
+    answer=VnicOut,
+    errors=[VnicNotFound, ScopeNotFound, WouldDuplicate, MacPoolExhausted, InUse],
+)
+def move_vnic(ctx: Context, vnic_id: Id, query: WriteQuery, body: MoveIn) -> Vnic:
+    """Moves a vNIC to another cluster or VM pool, and so under another MAC pool, in one step."""
+    return vnics.move(
+        ctx, vnic_id, cluster=body.cluster, vm_pool=body.vm_pool, new_mac=body.new_mac, dry_run=query.dry_run
+    )
+
+
+@routes.on("POST", "/vnics/<vnic_id>/twins", roles=WRITERS, answer=VnicOut, errors=[VnicNotFound, MacTaken, InUse])
+def make_twins(ctx: Context, vnic_id: Id, query: WriteQuery, body: TwinIn) -> Vnic:
+    """Gives the vNIC its twin's MAC, to share it on purpose."""
+    return vnics.make_twins(ctx, vnic_id, body.twin, dry_run=query.dry_run)
+
+
+@routes.on(
+    "DELETE",
+    "/vnics/<vnic_id>/twins/<twin_id>",
+    roles=WRITERS,
+    answer=VnicOut,
+    errors=[VnicNotFound, InUse, MacPoolExhausted],
+)
+def part_twins(ctx: Context, vnic_id: Id, twin_id: Id, query: WriteQuery) -> Vnic:
+    """Ends that two vNICs are twins: the first named gets a MAC of its own."""
+    return vnics.part_twins(ctx, vnic_id, twin_id, dry_run=query.dry_run)
 
 
 @routes.on(

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from leasehold.domain.addresses import Mac, parse_cidr, parse_ip
+from leasehold.domain.addresses import Mac, MacRange, parse_cidr, parse_ip
 from leasehold.errors import FieldInvalid
 
 Value = TypeVar("Value")
@@ -206,6 +206,31 @@ EventType = Literal[
     "reservation.added",
     "reservation.removed",
 ]
+
+
+class MacRangeIn(In):
+    """An inclusive range."""
+
+    first: Annotated[MacText, Field(alias="from")]
+    last: Annotated[MacText, Field(alias="to")]
+
+    def value(self) -> MacRange:
+        """Its value; whether it is sound is the service's to say."""
+        return MacRange(self.first, self.last)
+
+
+class MacRangeOut(Out):
+    """An inclusive range."""
+
+    first: Annotated[MacText, Field(serialization_alias="from")]
+    last: Annotated[MacText, Field(serialization_alias="to")]
+
+
+class WriteQuery(Query):
+    """How a change is meant."""
+
+    dry_run: bool = False
+    """Answer what it would do, and change nothing."""
 
 
 class PageQuery(Query):
