@@ -2,12 +2,13 @@
 
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from standardwebhooks.webhooks import Webhook
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 Event = dict[str, Any]
 Answer = tuple[int, Mapping[str, str]]
@@ -19,7 +20,7 @@ class Receiver:
     """`answer` decides by the event; `requests` are all that came and were signed rightly, in order, with the id of
     the message; `taken` those events that were answered with success."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.answer: Callable[[Event], Answer] = lambda _: TAKEN
         self.requests: list[tuple[str, Event]] = []
         self.taken: list[Event] = []
@@ -44,6 +45,8 @@ class Receiver:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self.port}/hook?from=leasehold"
 
@@ -58,8 +61,8 @@ class Receiver:
     def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
         try:
             Webhook(self.secret).verify(body, dict(headers), json_parse=False)
-        except Exception as error:
-            self.unsigned.append(repr(error))
+        except WebhookVerificationError as error:
+            self.unsigned.append(str(error))
             return 401, {}
         event = json.loads(body)
         self.headers.append(headers)

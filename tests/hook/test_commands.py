@@ -494,6 +494,12 @@ def test_the_page_past_the_last_is_empty_without_a_next(run: Run) -> None:
     assert last == {"result": 3, "text": "0 IPv4 host(s) found.", "arguments": {"count": 0, "hosts": []}}
 
 
+def test_our_source_begins_at_its_beginning_after_keas_configuration(run: Run) -> None:
+    """As in Kea, where `from` counts in the source that is named, and the next source starts at 0."""
+    run("leasehold-apply", batch())
+    assert run("reservation-get-page", {"limit": 10, "source-index": 0, "from": 2**62})["arguments"]["count"] == 1
+
+
 def test_there_is_nothing_in_sources_after_ours(run: Run) -> None:
     run("leasehold-apply", batch())
     assert run("reservation-get-page", {"limit": 10, "source-index": 2})["result"] == 3

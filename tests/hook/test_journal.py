@@ -66,6 +66,13 @@ def test_what_was_committed_survives_a_kill(state: Path, border: StandIn) -> Non
     assert opened(state, border).count == len(ROWS)
 
 
+def test_commits_are_synced_to_the_disk_itself(state: Path, border: StandIn) -> None:
+    """Which only a power cut would show; 2 is FULL."""
+    journal = opened(state, border)
+    assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    journal.close()
+
+
 def test_withdrawals_are_read_back_until_they_are_over(state: Path, border: StandIn) -> None:
     journal = opened(state, border)
     put(journal, ROWS[:2])

@@ -302,7 +302,7 @@ def test_a_full_spool_on_a_full_disk_loses_nothing_that_it_has(tmp_path: Path) -
     spool = opened(tmp_path, limit=2**16)
     append(spool, [assigned()] * 500)
     spool.limit = 2**15
-    with disk_full():
+    with disk_full(10):
         append(spool, [assigned()])
     assert sequences(sent(spool)) == [*range(1, 502)]
 

@@ -35,11 +35,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m lab", description="Run a command in private namespaces.")
     parser.add_argument("--net", action="store_true", help="a private network too, with nothing but loopback")
     parser.add_argument("command", nargs=argparse.REMAINDER)
+    parser.add_argument("--owner", type=int, nargs=2, metavar=("UID", "GID"), help="started by sudo for this user")
     arguments = parser.parse_args()
     if not arguments.command:
         parser.error("no command given")
     if _TREE.is_relative_to("/run"):
         parser.error(f"{_TREE} is below /run, which the sandbox replaces. Move it elsewhere.")
+    if arguments.owner is not None:
+        # sudo stands between us and who started it, and does not take us with it when it is killed.
+        linux.die_with_parent()
     try:
         _enter_namespaces(private_network=arguments.net)
     except OSError as error:
@@ -47,7 +51,19 @@ def main() -> int:
             f"{error}. The laboratory needs namespaces: run this as root (in a container: a privileged one), or allow "
             "users to make them (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)."
         )
-    return _supervise(arguments.command)
+    status = _supervise(arguments.command, private_network=arguments.net)
+    if arguments.owner is not None:
+        _give_back(*arguments.owner)
+    return status
+
+
+def _give_back(user: int, group: int) -> None:
+    """What the command made in the tree, as root, belongs to the user."""
+    for directory, directories, files in os.walk(_TREE):
+        for name in directories + files:
+            path = Path(directory, name)
+            if path.lstat().st_uid == 0:
+                os.chown(path, user, group, follow_symlinks=False)
 
 
 def _enter_namespaces(*, private_network: bool) -> None:
@@ -70,14 +86,14 @@ def _enter_namespaces(*, private_network: bool) -> None:
     os.environ["TMPDIR"] = "/run/tmp"
 
 
-def _supervise(command: list[str]) -> int:
+def _supervise(command: list[str], *, private_network: bool) -> int:
     """Start the process namespace's first process, hand signals on to it, and return the command's exit status."""
     # Blocked until the child is known: a signal in between would end us and leave nobody to hear of it.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     child = os.fork()
     if child == 0:
         # The interpreter must end here, and not in the caller's frames.
-        os._exit(_init(command))
+        os._exit(_init(command, private_network=private_network))
     for number in _ENDING:
         # nohup's wish stands. A shell's script lets what it runs in the background ignore SIGINT: not so here.
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
@@ -86,28 +102,29 @@ def _supervise(command: list[str]) -> int:
     return _exit_status(child)
 
 
-def _init(command: list[str]) -> int:
+def _init(command: list[str], *, private_network: bool) -> int:
     """Process 1 of the process namespace: start `command`, reap orphans, hand SIGINT on, return the exit status."""
     linux.die_with_parent()
     # Out of the terminal's foreground group: Ctrl-C comes once, through the supervisor, and not to every Kea as well.
     os.setsid()
     linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    started: list[subprocess.Popen[bytes]] = []
-    # With a handler here the command begins with SIGINT's default action, also where a shell had it ignored.
-    signal.signal(signal.SIGINT, lambda *_: _interrupt(started))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    if private_network:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     try:
-        started.append(subprocess.Popen(command))
+        # SIGINT stays blocked until we know whom to hand it on to.
+        process = subprocess.Popen(command, preexec_fn=_listen_to_signals)
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
-    return _exit_status(started[0].pid)
+    signal.signal(signal.SIGINT, lambda *_: os.kill(process.pid, signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    return _exit_status(process.pid)
 
 
-def _interrupt(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        os.kill(process.pid, signal.SIGINT)
+def _listen_to_signals() -> None:
+    """For the command: no signal is blocked, and SIGINT ends it, also where a shell had it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 def _exit_status(child: int) -> int:

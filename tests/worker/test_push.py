@@ -3,16 +3,22 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from netaddr import IPAddress
 from sqlalchemy import update
 
 from lab.host import Host as LabHost
+from leasehold.domain.replication import Resync
+from leasehold.kea.commands import Commands
+from leasehold.kea.transport import Transport
 from leasehold.service import networks, vnics
 from leasehold.store.tables import lineage, server_subnets
-from worker.site import Site
+from leasehold.worker.push import Push
+from worker.site import PATIENCE_S, Site
 
 
 @contextmanager
@@ -73,8 +79,8 @@ def test_more_changes_than_one_batch_holds(site: Site) -> None:
     assert len(held(site)) == 11
 
 
-def test_a_confirmation_that_was_lost(site: Site) -> None:
-    """As when the control plane ends between the host's answer and its own commit."""
+def test_after_a_confirmation_that_was_lost_the_log_goes_on(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the control plane ends between the host's answer and its own commit: no full resync is needed."""
     host = site.add_host("host-a")
     subnet = site.subnet()
     site.start()
@@ -83,9 +89,17 @@ def test_a_confirmation_that_was_lost(site: Site) -> None:
     site.stop()
     with site.ctx.db.write() as connection:
         connection.execute(update(server_subnets).values(confirmed_revision=1))
-    site.start()
+    resyncs: list[Resync] = []
+    monkeypatch.setattr(Commands, "resync", lambda self, host, resync, page_size: resyncs.append(resync))
+    transport = Transport(site.ctx.settings)
+    push = Push(site.ctx, Commands(transport))
+    push.start()
     site.started(3)
+    push.stop()
+    assert push.join(time.monotonic() + PATIENCE_S)
+    transport.close()
     assert on_host(host, subnet.id) == held(site)
+    assert resyncs == []
 
 
 def test_a_database_that_was_replaced(site: Site) -> None:

@@ -43,6 +43,10 @@ def configuration(level: str) -> dict[str, Any]:
         "formatters": {"json": {"()": JsonFormatter}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        # gunicorn puts a handler of its own on this logger; here its lines are to look like all others.
-        "loggers": {"gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True}},
+        "loggers": {
+            # gunicorn puts a handler of its own on this logger; here its lines are to look like all others.
+            "gunicorn.error": {"level": level.upper(), "handlers": [], "propagate": True},
+            # It has a line for every push and every probe.
+            "httpx": {"level": "WARNING"},
+        },
     }

@@ -58,7 +58,6 @@ class HookStatus:
 
     host: str
     boot: str
-    version: str
     subnets: tuple[SubnetState, ...]
     managed: frozenset[int]
 

@@ -32,7 +32,6 @@ class Commands:
             return HookStatus(
                 host=str(answer["host-id"]),
                 boot=str(answer["boot-id"]),
-                version=str(answer["version"]),
                 subnets=tuple(map(_state, answer["subnets"])),
                 managed=frozenset(map(int, answer["managed-subnets"])),
             )

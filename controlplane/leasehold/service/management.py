@@ -9,7 +9,7 @@ as there is a row in `server_subnets`, the host could serve the subnet, and addr
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from netaddr import IPAddress
@@ -47,11 +47,14 @@ class Assignment:
 
 @dataclass
 class Sighting:
-    """What this process last saw of a host. `goals` are the revisions that its servers must reach to count again."""
+    """What this process last saw of a host: `reason` why it did not answer when it was last asked, at `asked_ms`;
+    `silent_since_ms` when it was first asked in vain, and `silent_for_ms` from then to the last time. `goals` are the
+    revisions that its servers must reach to count again."""
 
     asked_ms: int
-    reason: str | None
-    answered_ms: int | None = None
+    reason: str | None = None
+    silent_since_ms: int | None = None
+    silent_for_ms: int = 0
     boot: str | None = None
     managed: frozenset[int] = frozenset()
     refuses: bool = False
@@ -60,10 +63,9 @@ class Sighting:
 
 @dataclass
 class Watch:
-    """What this process saw of the hosts since `since_ms`. Nobody counts as down before it was watched for long enough,
-    so that a control plane that was away itself does not take the hosts for those that were."""
+    """What this process saw of the hosts. Nobody is down who was not asked in vain for long enough: a control plane
+    that was away itself does not take the hosts for those that were."""
 
-    since_ms: int
     hosts: dict[str, Sighting] = field(default_factory=dict)
 
 
@@ -77,7 +79,7 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> set
     returned = set()
     for answer in new:
         before = watch.hosts.get(answer.host)
-        watch.hosts[answer.host] = _sighted(before, answer)
+        watch.hosts[answer.host] = _sighted(before, answer, ctx.now_ms())
         if answer.status is not None and (before is None or before.reason is not None):
             returned.add(answer.host)
     statuses = {each.host: each.status for each in new if each.status is not None}
@@ -232,7 +234,6 @@ class _Decision:
 
     def __init__(self, ctx: Context, connection: Connection, watch: Watch) -> None:
         self._watch = watch
-        self._now_ms = ctx.now_ms()
         self._down_after_ms = ctx.settings.host_down_after_s * 1000
         self._subnets: dict[str, dict[int, int]] = {}
         for subnet_id, network_id, revision in connection.execute(
@@ -332,12 +333,9 @@ class _Decision:
 
     def _health(self, host_id: str) -> Health:
         sighting = self._watch.hosts.get(host_id)
-        if sighting is None:
-            return "doubtful"
-        heard_ms = max(sighting.answered_ms or 0, self._watch.since_ms)
-        if self._now_ms - heard_ms > self._down_after_ms:
-            return "down"
-        return "up" if sighting.reason is None else "doubtful"
+        if sighting is not None and sighting.reason is None:
+            return "up"
+        return "doubtful" if sighting is None or sighting.silent_for_ms < self._down_after_ms else "down"
 
 
 def _checked(answer: Answer) -> Answer:
@@ -354,31 +352,38 @@ def _is_newer(watch: Watch, answer: Answer) -> bool:
     return before is None or before.asked_ms <= answer.asked_ms
 
 
-def _sighted(before: Sighting | None, answer: Answer) -> Sighting:
-    if answer.status is None:
-        return Sighting(
+def _sighted(before: Sighting | None, answer: Answer, now_ms: int) -> Sighting:
+    before = before or Sighting(asked_ms=answer.asked_ms)
+    if answer.status is not None:
+        return replace(
+            before,
             asked_ms=answer.asked_ms,
-            reason=answer.reason,
-            answered_ms=None if before is None else before.answered_ms,
-            boot=None if before is None else before.boot,
-            managed=frozenset() if before is None else before.managed,
-            refuses=before is not None and before.refuses,
+            reason=None,
+            silent_since_ms=None,
+            silent_for_ms=0,
+            boot=answer.status.boot,
+            managed=answer.status.managed,
         )
-    return Sighting(
+    since_ms = answer.asked_ms if before.silent_since_ms is None else before.silent_since_ms
+    return replace(
+        before,
         asked_ms=answer.asked_ms,
-        reason=None,
-        answered_ms=answer.asked_ms,
-        boot=answer.status.boot,
-        managed=answer.status.managed,
-        refuses=before is not None and before.refuses,
-        goals={} if before is None else before.goals,
+        reason=answer.reason,
+        silent_since_ms=since_ms,
+        silent_for_ms=now_ms - since_ms,
+        goals={},
     )
 
 
 def _adopt(connection: Connection, now_ms: int, statuses: Mapping[str, HookStatus]) -> bool:
     """Makes servers of hosts that have networks in their configuration which they are not known to serve."""
     managed = {(host_id, subnet_id) for host_id, status in statuses.items() for subnet_id in status.managed}
-    expected = set(connection.execute(select(server_subnets.c.host_id, server_subnets.c.subnet_id)))
+    expected = {
+        (row.host_id, row.subnet_id)
+        for row in connection.execute(
+            select(server_subnets.c.host_id, server_subnets.c.subnet_id).where(server_subnets.c.host_id.in_(statuses))
+        )
+    }
     unasked = managed - expected
     if not unasked:
         return False

@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -88,8 +89,8 @@ Index(
     "uq_mac_pools_default_pool",
     mac_pools.c.default_pool,
     unique=True,
-    sqlite_where=mac_pools.c.default_pool.is_(True),
-    postgresql_where=mac_pools.c.default_pool.is_(True),
+    sqlite_where=text("default_pool"),
+    postgresql_where=text("default_pool"),
 )
 
 mac_ranges = Table(

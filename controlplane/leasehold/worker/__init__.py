@@ -16,6 +16,7 @@ from leasehold.worker.sweep import sweeper
 log = logging.getLogger(__name__)
 
 _LISTEN_S = 1
+_CALM_S = 0.02
 
 
 class Worker:
@@ -55,7 +56,8 @@ class Worker:
         while not self._stopping.is_set():
             heard = self._ctx.bell.wait(seen, _LISTEN_S)
             if heard != seen:
+                # Whoever waits for a reservation comes first: these would take the processor from the push.
+                self._stopping.wait(_CALM_S)
                 seen = heard
-                self._push.wake()
                 self._manager.wake()
                 self._deliver.wake()

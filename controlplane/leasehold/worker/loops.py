@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from leasehold.service.bell import Bell
+
 log = logging.getLogger(__name__)
 
 _AFTER_A_FAULT_S = 1.0
@@ -16,10 +18,11 @@ _DICE = random.SystemRandom()
 class Loop:
     """Calls `turn` over and over in a thread of its own, until `stop`.
 
-    `turn` returns how many seconds it can wait for its next turn; `wake` ends the wait, but for `least_pause_s` and a
-    rest that keeps the loop's share of the processor small. What it raises is a fault of
-    ours or of the database: it is logged with its traceback, and the loop mends itself by turning again after a pause,
-    since every turn begins from what is stored. `at_end` is called once, in the thread, after the last turn.
+    `turn` returns how many seconds it can wait for its next turn. `wake` ends the wait, or, for a loop with a `bell`,
+    its ringing; but for `least_pause_s`, and a rest that keeps the loop's share of the processor small. What `turn`
+    raises is a fault of ours or of the database: it is logged with its traceback, and the loop mends itself by turning
+    again after a pause, since every turn begins from what is stored. `at_end` is called once, in the thread, after the
+    last turn.
     """
 
     def __init__(
@@ -27,11 +30,13 @@ class Loop:
         name: str,
         turn: Callable[[], float],
         *,
+        bell: Bell | None = None,
         least_pause_s: float = 0,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self._turn = turn
+        self._bell = bell
         self._at_end = at_end
         self._least_pause_s = least_pause_s
         self._stopping = threading.Event()
@@ -44,12 +49,14 @@ class Loop:
 
     def wake(self) -> None:
         """Ends the present wait, or the next one."""
+        if self._bell is not None:
+            self._bell.ring()
         self._woken.set()
 
     def stop(self) -> None:
         """Lets the turn that runs be the last; does not wait for its end."""
         self._stopping.set()
-        self._woken.set()
+        self.wake()
 
     def join(self, deadline: float) -> bool:
         """Waits for the end until `time.monotonic()` is `deadline`; True if it came in time."""
@@ -64,6 +71,7 @@ class Loop:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._woken.clear()
+            heard = 0 if self._bell is None else self._bell.count
             began = time.monotonic()
             try:
                 pause_s = self._turn()
@@ -73,7 +81,11 @@ class Loop:
                 continue
             if self._least_pause_s:
                 self._stopping.wait(max(self._least_pause_s, (time.monotonic() - began) * _REST_PER_WORK))
-            if not self._stopping.is_set():
+            if self._stopping.is_set():
+                break
+            if self._bell is not None:
+                self._bell.wait(heard, pause_s)
+            else:
                 self._woken.wait(pause_s)
         self._at_end()
 

@@ -55,7 +55,7 @@ class Manager:
         self._commands = commands
         self._provider = provider
         self._on_return = on_return
-        self._watch = Watch(since_ms=ctx.now_ms())
+        self._watch = Watch()
         self._provisions: dict[str, _Provision] = {}
         self._next_probe = 0.0
         self._asking: dict[str, Future[Answer]] = {}

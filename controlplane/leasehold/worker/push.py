@@ -22,15 +22,16 @@ _IDLE_S = 60
 
 
 class Push:
-    """Looks for hosts that lag whenever it is woken, and wakes a sender for each."""
+    """Looks for hosts that lag whenever the bell rings, and wakes a sender for each."""
 
     def __init__(self, ctx: Context, commands: Commands) -> None:
         self._ctx = ctx
         self._commands = commands
         self._senders: dict[str, _Sender] = {}
         self._lock = threading.Lock()
-        self._loop = Loop("push", self._turn)
-        self.start, self.wake = self._loop.start, self._loop.wake
+        # No thread between the bell and this one: `start` waits for what comes of it.
+        self._loop = Loop("push", self._turn, bell=ctx.bell)
+        self.start = self._loop.start
 
     def retry(self, host_ids: Iterable[str]) -> None:
         """These hosts answer again: no need to wait any longer."""

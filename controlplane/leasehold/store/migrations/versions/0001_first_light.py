@@ -1,8 +1,7 @@
 """The first schema."""
 
+import sqlalchemy as sa
 from alembic import op
-
-from leasehold.store.tables import metadata
 
 revision = "0001"
 down_revision = None
@@ -11,4 +10,297 @@ depends_on = None
 
 
 def upgrade() -> None:
-    metadata.create_all(op.get_bind())
+
+    op.create_table(
+        "event_heads",
+        sa.Column("host_id", sa.String(), nullable=False),
+        sa.Column("boot", sa.String(), nullable=False),
+        sa.Column("boot_order", sa.BigInteger(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False, comment="the last stored of this boot"),
+        sa.PrimaryKeyConstraint("host_id", "boot", name=op.f("pk_event_heads")),
+    )
+    op.create_table(
+        "events",
+        sa.Column(
+            "position",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            autoincrement=True,
+            nullable=False,
+            comment="order of arrival",
+        ),
+        sa.Column("id", sa.String(), nullable=False, comment="the CloudEvent's; the same fact always gets the same"),
+        sa.Column("type", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False, comment="rises by one with each event of the subject"),
+        sa.Column("time_ms", sa.BigInteger(), nullable=False, comment="when it happened"),
+        sa.Column("stored_ms", sa.BigInteger(), nullable=False, comment="when it was heard of here"),
+        sa.Column("data", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("position", name=op.f("pk_events")),
+        sa.UniqueConstraint("id", name=op.f("uq_events_id")),
+        sa.UniqueConstraint("subject", "sequence", name=op.f("uq_events_subject_sequence")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "hosts",
+        sa.Column("id", sa.String(), nullable=False, comment="the engine's own"),
+        sa.Column("control_url", sa.String(), nullable=False),
+        sa.Column("username", sa.String(), nullable=False),
+        sa.Column("password", sa.String(), nullable=False),
+        sa.Column("answered_ms", sa.BigInteger(), nullable=True, comment="when its control channel last answered"),
+        sa.Column("unreachable_reason", sa.String(), nullable=True, comment="null while it answers"),
+        sa.Column("boot_id", sa.String(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
+    )
+    op.create_table(
+        "lineage",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("epoch", sa.String(), nullable=False, comment="identity of this database's history"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_lineage_single")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_lineage")),
+    )
+    op.create_table(
+        "networks",
+        sa.Column("id", sa.String(), nullable=False, comment="the engine's own"),
+        sa.Column("ipam_enabled", sa.Boolean(), nullable=False),
+        sa.Column("ipam_servers", sa.Integer(), nullable=True, comment="null: as many as the settings say"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_networks")),
+    )
+    op.create_table(
+        "spaces",
+        sa.Column(
+            "id",
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"),
+            nullable=False,
+            comment="one per MAC pool and per subnet",
+        ),
+        sa.Column(
+            "cursor", sa.BigInteger(), nullable=False, comment="where the next search begins, so that reuse comes last"
+        ),
+        sa.Column("free", sa.BigInteger(), nullable=False, comment="sum of the extents' sizes"),
+        sa.Column("size", sa.BigInteger(), nullable=False, comment="how many numbers the space hands out in all"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_spaces")),
+    )
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column(
+            "host_id", sa.String(), nullable=True, comment="the one host that a token of role host may speak for"
+        ),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False, comment="SHA-256 of the secret"),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
+        sa.UniqueConstraint("digest", name=op.f("uq_tokens_digest")),
+    )
+    op.create_table(
+        "webhooks",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("url", sa.String(), nullable=False),
+        sa.Column("types", sa.JSON(), nullable=False, comment="event types; empty: all"),
+        sa.Column("secret", sa.String(), nullable=False, comment="whsec_ and base64"),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("first_position", sa.BigInteger(), nullable=False, comment="the last event before it was subscribed"),
+        sa.Column(
+            "position",
+            sa.BigInteger(),
+            nullable=False,
+            comment="events up to here were delivered, or have a row in deliveries, or are not of its types",
+        ),
+        sa.Column("created_ms", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("state IN ('active', 'paused', 'disabled')", name=op.f("ck_webhooks_state")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("webhook_id", sa.String(), nullable=False),
+        sa.Column("event_position", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("due_ms", sa.BigInteger(), nullable=False),
+        sa.Column("first_due_ms", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "last_status", sa.Integer(), nullable=True, comment="HTTP status of the last attempt; null: no answer"
+        ),
+        sa.Column("last_error", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["event_position"], ["events.position"], name=op.f("fk_deliveries_event_position")),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id"), ondelete="CASCADE"
+        ),
+        sa.CheckConstraint("state IN ('waiting', 'delivered', 'dead')", name=op.f("ck_deliveries_state")),
+        sa.PrimaryKeyConstraint("webhook_id", "event_position", name=op.f("pk_deliveries")),
+    )
+    op.create_index(
+        "ix_deliveries_due",
+        "deliveries",
+        ["webhook_id", "due_ms"],
+        unique=False,
+        sqlite_where=sa.text("state = 'waiting'"),
+        postgresql_where=sa.text("state = 'waiting'"),
+    )
+    op.create_table(
+        "free_extents",
+        sa.Column("space_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("first", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("first <= last", name=op.f("ck_free_extents_order")),
+        sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_free_extents_space_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("space_id", "last", name=op.f("pk_free_extents")),
+    )
+    op.create_table(
+        "host_networks",
+        sa.Column("host_id", sa.String(), nullable=False),
+        sa.Column("network_id", sa.String(), nullable=False),
+        sa.Column("interface", sa.String(), nullable=False),
+        sa.Column("address", sa.String(), nullable=False, comment="the host's own, never given to a vNIC"),
+        sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_host_networks_host_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("host_id", "network_id", name=op.f("pk_host_networks")),
+        sa.UniqueConstraint("network_id", "address", name=op.f("uq_host_networks_network_id_address")),
+    )
+    op.create_table(
+        "mac_pools",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("allow_duplicates", sa.Boolean(), nullable=False),
+        sa.Column("default_pool", sa.Boolean(), nullable=False),
+        sa.Column("space_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_mac_pools_space_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_mac_pools")),
+        sa.UniqueConstraint("name", name=op.f("uq_mac_pools_name")),
+    )
+    op.create_index(
+        "uq_mac_pools_default_pool",
+        "mac_pools",
+        ["default_pool"],
+        unique=True,
+        sqlite_where=sa.text("default_pool"),
+        postgresql_where=sa.text("default_pool"),
+    )
+    op.create_table(
+        "servers",
+        sa.Column("host_id", sa.String(), nullable=False),
+        sa.Column("network_id", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("since_ms", sa.BigInteger(), nullable=False),
+        sa.Column("detail", sa.String(), nullable=True, comment="why it is not running, for a person"),
+        sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_servers_host_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_servers_network_id")),
+        sa.CheckConstraint(
+            "state IN ('starting', 'running', 'unreachable', 'stopping')", name=op.f("ck_servers_state")
+        ),
+        sa.PrimaryKeyConstraint("host_id", "network_id", name=op.f("pk_servers")),
+    )
+    op.create_index(op.f("ix_servers_network_id"), "servers", ["network_id"], unique=False)
+    op.create_table(
+        "subnets",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False, comment="Kea's subnet id as well"),
+        sa.Column("network_id", sa.String(), nullable=False),
+        sa.Column("cidr", sa.String(), nullable=False),
+        sa.Column("gateway", sa.String(), nullable=True),
+        sa.Column("dns", sa.JSON(), nullable=False),
+        sa.Column("ntp", sa.JSON(), nullable=False),
+        sa.Column("domain", sa.String(), nullable=True),
+        sa.Column("lease_time_s", sa.Integer(), nullable=False),
+        sa.Column("ranges", sa.JSON(), nullable=False),
+        sa.Column("exclusions", sa.JSON(), nullable=False),
+        sa.Column("space_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False, comment="of the last change to its reservations"),
+        sa.Column("digest", sa.String(), nullable=False, comment="of its reservations at that revision"),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_subnets_network_id")),
+        sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_subnets_space_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_subnets")),
+        sa.UniqueConstraint("network_id", "cidr", name=op.f("uq_subnets_network_id_cidr")),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "addresses",
+        sa.Column("subnet_id", sa.Integer(), nullable=False),
+        sa.Column("offset", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("mac", sa.BigInteger(), nullable=False, comment="last promised to"),
+        sa.Column(
+            "vnic_id",
+            sa.String(),
+            nullable=True,
+            comment="of the promise; a vNIC that is gone leaves its id until the address is free",
+        ),
+        sa.Column(
+            "revision", sa.BigInteger(), nullable=False, comment="of the last change: the promise, or its withdrawal"
+        ),
+        sa.Column("free_at_ms", sa.BigInteger(), nullable=True, comment="when a cooling address is free"),
+        sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_addresses_subnet_id")),
+        sa.CheckConstraint("state IN ('held', 'draining', 'cooling')", name=op.f("ck_addresses_state")),
+        sa.PrimaryKeyConstraint("subnet_id", "offset", name=op.f("pk_addresses")),
+    )
+    op.create_index(
+        "ix_addresses_unsettled",
+        "addresses",
+        ["state", "free_at_ms"],
+        unique=False,
+        sqlite_where=sa.text("state != 'held'"),
+        postgresql_where=sa.text("state != 'held'"),
+    )
+    op.create_index("ix_addresses_vnic_id", "addresses", ["vnic_id"], unique=False)
+    op.create_index(
+        "uq_addresses_held_mac",
+        "addresses",
+        ["subnet_id", "mac"],
+        unique=True,
+        sqlite_where=sa.text("state = 'held'"),
+        postgresql_where=sa.text("state = 'held'"),
+    )
+    op.create_table(
+        "mac_ranges",
+        sa.Column("mac_pool_id", sa.String(), nullable=False),
+        sa.Column("first", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("first <= last", name=op.f("ck_mac_ranges_order")),
+        sa.ForeignKeyConstraint(
+            ["mac_pool_id"], ["mac_pools.id"], name=op.f("fk_mac_ranges_mac_pool_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("mac_pool_id", "last", name=op.f("pk_mac_ranges")),
+    )
+    op.create_table(
+        "reservation_log",
+        sa.Column("subnet_id", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("mac", sa.BigInteger(), nullable=False),
+        sa.Column("offset", sa.BigInteger(), nullable=True, comment="null: the reservation of this MAC was withdrawn"),
+        sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_reservation_log_subnet_id")),
+        sa.PrimaryKeyConstraint("subnet_id", "revision", name=op.f("pk_reservation_log")),
+    )
+    op.create_table(
+        "server_subnets",
+        sa.Column("host_id", sa.String(), nullable=False),
+        sa.Column("subnet_id", sa.Integer(), nullable=False),
+        sa.Column(
+            "confirmed_revision",
+            sa.BigInteger(),
+            nullable=True,
+            comment="null: never confirmed in this epoch; it wants a full resync",
+        ),
+        sa.Column("confirmed_ms", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_server_subnets_subnet_id")),
+        sa.PrimaryKeyConstraint("host_id", "subnet_id", name=op.f("pk_server_subnets")),
+    )
+    op.create_index(op.f("ix_server_subnets_subnet_id"), "server_subnets", ["subnet_id"], unique=False)
+    op.create_table(
+        "vnics",
+        sa.Column("id", sa.String(), nullable=False, comment="the engine's own"),
+        sa.Column("vm", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("network_id", sa.String(), nullable=True),
+        sa.Column("subnet_id", sa.Integer(), nullable=True),
+        sa.Column("mac", sa.BigInteger(), nullable=False),
+        sa.Column("mac_pool_id", sa.String(), nullable=True, comment="null: the MAC is of no pool's ranges"),
+        sa.Column("running", sa.Boolean(), nullable=False, comment="between start and stop"),
+        sa.ForeignKeyConstraint(["mac_pool_id"], ["mac_pools.id"], name=op.f("fk_vnics_mac_pool_id")),
+        sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_vnics_network_id")),
+        sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_vnics_subnet_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_vnics")),
+        sa.UniqueConstraint("mac", name=op.f("uq_vnics_mac")),
+    )
+    op.create_index(op.f("ix_vnics_mac_pool_id"), "vnics", ["mac_pool_id"], unique=False)
+    op.create_index(op.f("ix_vnics_network_id"), "vnics", ["network_id"], unique=False)
+    op.create_index(op.f("ix_vnics_subnet_id"), "vnics", ["subnet_id"], unique=False)
