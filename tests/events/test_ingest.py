@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from netaddr import IPNetwork
 
-from leasehold.domain.values import Event, Subnet, SubnetSpec
+from leasehold.domain.values import Event, Subnet, SubnetSpec, VnicSpec
 from leasehold.errors import FieldInvalid, HostNotFound
 from leasehold.service import events, hosts, networks, subnets, vnics
 from leasehold.service.context import Context
@@ -108,20 +108,20 @@ def test_a_loss_becomes_an_event_of_the_host(ctx: Context, subnet: Subnet) -> No
 
 
 def test_the_vnic_that_holds_the_address_is_named(ctx: Context, subnet: Subnet) -> None:
-    vnic, _ = vnics.put(ctx, "vnic-1", vm="vm-1", name="eth0", network=None, subnet=subnet.id, mac=None)
+    vnic, _ = vnics.put(ctx, VnicSpec(id="vnic-1", vm="vm-1", name="eth0", subnet=subnet.id))
     start = vnics.start(ctx, "vnic-1", wait="none")
     report(ctx, lease(1, ip=str(start.ip), mac=str(vnic.mac)))
     assert (told(ctx)[0].data["vnic"], told(ctx)[0].data["vm"]) == ("vnic-1", "vm-1")
 
 
 def test_a_rejected_vnic_that_was_not_started_is_named(ctx: Context, subnet: Subnet) -> None:
-    vnic, _ = vnics.put(ctx, "vnic-1", vm="vm-1", name="eth0", network=None, subnet=subnet.id, mac=None)
+    vnic, _ = vnics.put(ctx, VnicSpec(id="vnic-1", vm="vm-1", name="eth0", subnet=subnet.id))
     report(ctx, rejection(1, mac=str(vnic.mac)))
     assert (told(ctx)[0].data["vnic"], told(ctx)[0].data["vm"]) == ("vnic-1", "vm-1")
 
 
 def test_a_vnic_that_is_gone_is_named_while_its_address_is_not_free(ctx: Context, subnet: Subnet) -> None:
-    vnic, _ = vnics.put(ctx, "vnic-1", vm="vm-1", name="eth0", network=None, subnet=subnet.id, mac=None)
+    vnic, _ = vnics.put(ctx, VnicSpec(id="vnic-1", vm="vm-1", name="eth0", subnet=subnet.id))
     start = vnics.start(ctx, "vnic-1", wait="none")
     vnics.delete_vnic(ctx, "vnic-1")
     report(ctx, lease(1, ip=str(start.ip), mac=str(vnic.mac)))
@@ -130,7 +130,7 @@ def test_a_vnic_that_is_gone_is_named_while_its_address_is_not_free(ctx: Context
 
 def test_a_vnic_on_another_subnet_is_not_named(ctx: Context, subnet: Subnet) -> None:
     other = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
-    vnic, _ = vnics.put(ctx, "vnic-1", vm="vm-1", name="eth0", network=None, subnet=other.id, mac=None)
+    vnic, _ = vnics.put(ctx, VnicSpec(id="vnic-1", vm="vm-1", name="eth0", subnet=other.id))
     report(ctx, rejection(1, mac=str(vnic.mac)))
     assert told(ctx)[0].data["vnic"] is None
 

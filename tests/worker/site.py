@@ -8,7 +8,7 @@ from netaddr import IPAddress, IPNetwork
 
 from lab import Lab, wait_until
 from lab.host import Host as LabHost
-from leasehold.domain.values import HostNetwork, Server, Started, Subnet, SubnetSpec, Wait
+from leasehold.domain.values import HostNetwork, Server, Started, Subnet, SubnetSpec, VnicSpec, Wait
 from leasehold.service import hosts, networks, subnets, vnics
 from leasehold.service.context import Context
 from leasehold.worker import Worker
@@ -76,7 +76,7 @@ class Site:
         """A new vNIC on the network's first subnet, started."""
         first, *_ = subnets.list_subnets(self.ctx, "blue")
         name = f"vnic-{number}"
-        vnics.put(self.ctx, name, vm=f"vm-{number}", name="eth0", network="blue", subnet=first.id, mac=None)
+        vnics.put(self.ctx, VnicSpec(id=name, vm=f"vm-{number}", name="eth0", network="blue", subnet=first.id))
         return vnics.start(self.ctx, name, wait=wait)
 
     def servers(self) -> dict[str, Server]:

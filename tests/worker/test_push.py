@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from lab.host import Host as LabHost
 from leasehold.domain.replication import Resync
+from leasehold.domain.values import VnicSpec
 from leasehold.kea.commands import Commands
 from leasehold.kea.transport import Transport
 from leasehold.service import networks, vnics
@@ -128,7 +129,7 @@ def test_a_reservation_that_was_added_on_the_host_stands_in_the_way(site: Site) 
     site.wait_for(host_a="running")
     foreign = {"subnet-id": subnet.id, "hw-address": "02:ff:00:00:00:01", "ip-address": "192.0.2.200"}
     assert host.command("reservation-add", reservation=foreign)["result"] == 0
-    vnics.put(site.ctx, "vnic-1", vm="vm-1", name="eth0", network="blue", subnet=subnet.id, mac=None)
+    vnics.put(site.ctx, VnicSpec(id="vnic-1", vm="vm-1", name="eth0", network="blue", subnet=subnet.id))
     vnics.start(site.ctx, "vnic-1", ip=IPAddress("192.0.2.200"))
     assert host.command("reservation-get", subnet_id=subnet.id, ip_address="192.0.2.200")["arguments"][
         "hw-address"

@@ -59,8 +59,8 @@ class MacPoolIn(In):
 
 
 class MacPoolPatch(In):
-    """What is to change; fields left out stay. `ranges` replaces the whole list: MACs in use that are outside of it stay
-    with their vNICs."""
+    """What is to change; fields left out stay. `ranges` replaces the whole list: MACs in use that are outside of it
+    stay with their vNICs."""
 
     name: Text | None = None
     description: Text | None = None

@@ -25,8 +25,8 @@ class ScopeIn(In):
 
 
 class ScopeOut(Out):
-    """A data center, cluster or VM pool. `effective_mac_pool` is where its vNICs get their MACs from: its own pool, else
-    its parent's, else the default."""
+    """A data center, cluster or VM pool. `effective_mac_pool` is where its vNICs get their MACs from: its own pool,
+    else its parent's, else the default."""
 
     id: str
     parent: str | None

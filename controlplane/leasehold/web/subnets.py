@@ -52,8 +52,8 @@ class AddressRangeOut(Out):
 
 class SubnetIn(In):
     """A CIDR on a network. Without `ranges`, vNICs can have all of it but what is excluded, the gateway and the hosts'
-    own addresses. `lease_time` is in seconds. `mac_ranges` tie MACs to the subnet: a vNIC that names no subnet gets the one
-    whose range holds its MAC, and one that names it draws its MAC from there."""
+    own addresses. `lease_time` is in seconds. `mac_ranges` tie MACs to the subnet: a vNIC that names no subnet gets the
+    one whose range holds its MAC, and one that names it draws its MAC from there."""
 
     network: Id
     cidr: CidrText

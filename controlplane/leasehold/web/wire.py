@@ -26,7 +26,7 @@ from leasehold.domain.addresses import Mac, MacRange, parse_cidr, parse_ip
 from leasehold.errors import FieldInvalid
 
 Value = TypeVar("Value")
-Key = TypeVar("Key", str, int, IPAddress)
+Key = TypeVar("Key", str, int, IPAddress, Mac)
 
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}", re.ASCII)

@@ -59,6 +59,30 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lineage")),
     )
     op.create_table(
+        "macs",
+        sa.Column("mac", sa.BigInteger(), autoincrement=False, nullable=False, comment="held, or let go lately"),
+        sa.Column("holders", sa.Integer(), nullable=False, comment="vNICs that have it"),
+        sa.Column(
+            "shared", sa.Boolean(), nullable=False, comment="several may: their pools allow it, or they are twins"
+        ),
+        sa.Column(
+            "vnic_id",
+            sa.String(),
+            nullable=False,
+            comment="the last that got it, which may have it back while it cools",
+        ),
+        sa.Column(
+            "free_at_ms",
+            sa.BigInteger(),
+            nullable=True,
+            comment="when a MAC that nobody has is free; null while it is held",
+        ),
+        sa.CheckConstraint("holders >= 0 AND (shared OR holders <= 1)", name=op.f("ck_macs_holders")),
+        sa.PrimaryKeyConstraint("mac", name=op.f("pk_macs")),
+    )
+    op.create_index(op.f("ix_macs_free_at_ms"), "macs", ["free_at_ms"], unique=False)
+    op.create_index("ix_macs_vnic_id", "macs", ["vnic_id"], unique=False)
+    op.create_table(
         "networks",
         sa.Column("id", sa.String(), nullable=False, comment="the engine's own"),
         sa.Column("ipam_enabled", sa.Boolean(), nullable=False),
@@ -164,6 +188,7 @@ def upgrade() -> None:
         sa.Column("description", sa.String(), nullable=False),
         sa.Column("allow_duplicates", sa.Boolean(), nullable=False),
         sa.Column("default_pool", sa.Boolean(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False, comment="of the last change to what a caller can set"),
         sa.Column("space_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_mac_pools_space_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_mac_pools")),
@@ -271,6 +296,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("subnet_id", "revision", name=op.f("pk_reservation_log")),
     )
     op.create_table(
+        "scopes",
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("id", sa.String(), nullable=False, comment="the engine's own"),
+        sa.Column(
+            "parent_id", sa.String(), nullable=True, comment="the data center of a cluster, the cluster of a VM pool"
+        ),
+        sa.Column("mac_pool_id", sa.String(), nullable=True, comment="null: the parent's, or the default"),
+        sa.ForeignKeyConstraint(["mac_pool_id"], ["mac_pools.id"], name=op.f("fk_scopes_mac_pool_id")),
+        sa.CheckConstraint("kind IN ('data_center', 'cluster', 'vm_pool')", name=op.f("ck_scopes_kind")),
+        sa.PrimaryKeyConstraint("kind", "id", name=op.f("pk_scopes")),
+    )
+    op.create_index(op.f("ix_scopes_mac_pool_id"), "scopes", ["mac_pool_id"], unique=False)
+    op.create_table(
         "server_subnets",
         sa.Column("host_id", sa.String(), nullable=False),
         sa.Column("subnet_id", sa.Integer(), nullable=False),
@@ -286,21 +324,46 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_server_subnets_subnet_id"), "server_subnets", ["subnet_id"], unique=False)
     op.create_table(
+        "subnet_mac_ranges",
+        sa.Column("subnet_id", sa.Integer(), nullable=False),
+        sa.Column("first", sa.BigInteger(), nullable=False),
+        sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("first <= last", name=op.f("ck_subnet_mac_ranges_order")),
+        sa.ForeignKeyConstraint(
+            ["subnet_id"], ["subnets.id"], name=op.f("fk_subnet_mac_ranges_subnet_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("subnet_id", "last", name=op.f("pk_subnet_mac_ranges")),
+    )
+    op.create_table(
         "vnics",
         sa.Column("id", sa.String(), nullable=False, comment="the engine's own"),
         sa.Column("vm", sa.String(), nullable=False),
         sa.Column("name", sa.String(), nullable=False),
+        sa.Column("cluster_id", sa.String(), nullable=True),
+        sa.Column("vm_pool_id", sa.String(), nullable=True),
         sa.Column("network_id", sa.String(), nullable=True),
         sa.Column("subnet_id", sa.Integer(), nullable=True),
         sa.Column("mac", sa.BigInteger(), nullable=False),
-        sa.Column("mac_pool_id", sa.String(), nullable=True, comment="null: the MAC is of no pool's ranges"),
+        sa.Column("mac_pool_id", sa.String(), nullable=False, comment="whose rules its MAC is under"),
         sa.Column("running", sa.Boolean(), nullable=False, comment="between start and stop"),
+        sa.ForeignKeyConstraint(["mac"], ["macs.mac"], name=op.f("fk_vnics_mac")),
         sa.ForeignKeyConstraint(["mac_pool_id"], ["mac_pools.id"], name=op.f("fk_vnics_mac_pool_id")),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_vnics_network_id")),
         sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_vnics_subnet_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_vnics")),
-        sa.UniqueConstraint("mac", name=op.f("uq_vnics_mac")),
     )
+    op.create_index(op.f("ix_vnics_cluster_id"), "vnics", ["cluster_id"], unique=False)
+    op.create_index(op.f("ix_vnics_mac"), "vnics", ["mac"], unique=False)
     op.create_index(op.f("ix_vnics_mac_pool_id"), "vnics", ["mac_pool_id"], unique=False)
     op.create_index(op.f("ix_vnics_network_id"), "vnics", ["network_id"], unique=False)
     op.create_index(op.f("ix_vnics_subnet_id"), "vnics", ["subnet_id"], unique=False)
+    op.create_index(op.f("ix_vnics_vm_pool_id"), "vnics", ["vm_pool_id"], unique=False)
+    op.create_table(
+        "twins",
+        sa.Column("vnic_id", sa.String(), nullable=False),
+        sa.Column("twin_id", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["twin_id"], ["vnics.id"], name=op.f("fk_twins_twin_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["vnic_id"], ["vnics.id"], name=op.f("fk_twins_vnic_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("vnic_id", "twin_id", name=op.f("pk_twins")),
+    )
+    op.create_index(op.f("ix_twins_twin_id"), "twins", ["twin_id"], unique=False)
