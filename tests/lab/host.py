@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -210,15 +211,17 @@ class Host:
         arguments: dict[str, Any] = answer["arguments"]
         return arguments
 
-    def agent_client(self) -> httpx.Client:
-        """A client of the Control Agent, from within the host, that keeps its connection; a context manager."""
+    @contextmanager
+    def agent_client(self) -> Iterator[httpx.Client]:
+        """A client of the Control Agent, from within the host, that keeps its connection."""
         headers = {"Content-Type": "application/json"}
-        client = httpx.Client(
-            base_url=self.control_url, auth=(self.username, self.password), headers=headers, timeout=60, trust_env=False
-        )
-        # The connection is made here, inside of the host, and kept.
-        self.namespace.within(lambda: client.post("/", content=b'{"command": "list-commands"}'))
-        return client
+        credentials = (self.username, self.password)
+        with httpx.Client(
+            base_url=self.control_url, auth=credentials, headers=headers, timeout=60, trust_env=False
+        ) as client:
+            # The connection is made here, inside of the host, and kept.
+            self.namespace.within(lambda: client.post("/", content=b'{"command": "list-commands"}'))
+            yield client
 
     def post_to_agent(self, body: bytes, *, username: str | None = None, password: str | None = None) -> httpx.Response:
         """POST to the Control Agent from within the host, with this host's credentials unless told others.

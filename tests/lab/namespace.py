@@ -18,12 +18,14 @@ class Namespace:
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = _NAMES / name
-        _ip("netns", "add", name)
-        self.ip("link", "set", "lo", "up")
+        # As `ip netns add` makes it, which however cannot return to a network that belongs to another user namespace:
+        # an ordinary user's demo is in the machine's own network.
+        self.path.touch(exist_ok=False)
+        _run("unshare", f"--net={self.path}", "ip", "link", "set", "lo", "up")
 
     def ip(self, *arguments: str) -> str:
         """What `ip ARGUMENTS` prints in here; raises RuntimeError with what ip said."""
-        return _ip("-netns", self.name, *arguments)
+        return _run("ip", "-netns", self.name, *arguments)
 
     def bridge(self, name: str) -> None:
         """Make a bridge that forwards at once (without spanning tree there is no learning phase)."""
@@ -68,11 +70,11 @@ class Namespace:
 
     def delete(self) -> None:
         """Give the name back. The namespace ends with its last process, and its cables with it."""
-        _ip("netns", "delete", self.name)
+        _run("ip", "netns", "delete", self.name)
 
 
-def _ip(*arguments: str) -> str:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout
