@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,9 @@ class Api:
 
     def post(self, path: str, **body: object) -> TestResponse:
         return self.call("POST", path, json=body)
+
+    def patch(self, path: str, headers: Mapping[str, str] | None = None, **body: object) -> TestResponse:
+        return self.call("PATCH", path, json=body, headers=dict(headers or {}))
 
     def delete(self, path: str) -> TestResponse:
         return self.call("DELETE", path)

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from leasehold.cli.commands import exit_code
-from leasehold.errors import Conflict, LeaseholdError, NotFound, Refused, Unavailable
+from leasehold.errors import Conflict, LeaseholdError, NotFound, Refused, RevisionMismatch, Unavailable
 from leasehold.web.problems import status_of, title_of
 from web.conftest import Api, Clients
 
@@ -51,7 +51,11 @@ def test_a_branch_has_the_status_that_the_design_says(kind: type[LeaseholdError]
         with pytest.raises(StopIteration):
             status_of(kind)
     else:
-        assert {status_of(each) for each in leaves(kind)} <= {status}
+        assert {status_of(each) for each in leaves(kind) if each is not RevisionMismatch} <= {status}
+
+
+def test_a_failed_precondition_has_the_status_of_http() -> None:
+    assert status_of(RevisionMismatch) == 412  # RFC 9110, 13.1.1
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.code)

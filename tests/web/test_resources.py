@@ -54,6 +54,7 @@ def test_a_subnet_answers_what_it_was_given(api: Api) -> None:
         "lease_time": 600,
         "ranges": [{"from": "192.0.2.100", "to": "192.0.2.199"}],
         "exclusions": [{"from": "192.0.2.150", "to": "192.0.2.159"}],
+        "mac_ranges": [{"from": "02:00:00:00:01:00", "to": "02:00:00:00:01:ff"}],
     }
     created = api.post("/v1/subnets", **given)
     assert created.status_code == 201
@@ -127,7 +128,7 @@ def test_a_mac_in_use_is_told_with_its_holder(api: Api) -> None:
     api.put("/v1/vnics/v1", vm="vm1", name="nic1", mac="02:00:00:00:00:01")
     answer = api.put("/v1/vnics/v2", vm="vm2", name="nic1", mac="02:00:00:00:00:01")
     assert answer.status_code == 409
-    assert (answer.get_json()["holder"], answer.get_json()["vm"]) == ("v1", "vm1")
+    assert answer.get_json()["holders"] == [{"vnic": "v1", "vm": "vm1", "mac_pool": "default"}]
 
 
 def test_a_multicast_mac_is_refused(api: Api) -> None:

@@ -7,8 +7,9 @@ service layer, which the route's answer model puts on the wire.
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from functools import partial
 from typing import Any, Generic, ParamSpec, Self, TypeVar, get_origin
 
@@ -23,11 +24,13 @@ from leasehold.errors import DatabaseBusy, FieldInvalid, Forbidden, LeaseholdErr
 from leasehold.service import tokens
 from leasehold.service.context import Context
 from leasehold.web.bodies import Body, Json
-from leasehold.web.problems import Internal, http_problem, problem
+from leasehold.web.problems import Internal, MethodUnsupported, http_problem, problem
 
 Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
 Fault = dict[str, object]
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"})
 
 ADMIN: frozenset[Role] = frozenset({"admin"})
 WRITERS: frozenset[Role] = frozenset({"admin", "engine"})
@@ -166,6 +169,8 @@ def mount(app: Flask, ctx: Context, operations: Iterable[Operation]) -> None:
     app.url_map.merge_slashes = False
     app.register_error_handler(LeaseholdError, problem)
     app.register_error_handler(HTTPException, http_problem)
+    operations = list(operations)
+    _reserve_words(app, operations)
     for operation in operations:
         app.add_url_rule(
             operation.rule,
@@ -173,6 +178,25 @@ def mount(app: Flask, ctx: Context, operations: Iterable[Operation]) -> None:
             view_func=_endpoint(ctx, operation),
             methods=[operation.method],
         )
+
+
+def _reserve_words(app: Flask, operations: Sequence[Operation]) -> None:
+    """Keeps a word like `bulk` in /vnics/bulk from being taken for an id by the methods that only /vnics/<id> has."""
+    for rule in sorted({each.rule for each in operations if "<" not in each.rule}):
+        parent = rule.rpartition("/")[0]
+        if not any(re.fullmatch(rf"{re.escape(parent)}/<\w+>", each.rule) for each in operations):
+            continue
+        own = sorted(each.method for each in operations if each.rule == rule)
+        app.add_url_rule(
+            rule,
+            endpoint=f"not {rule}",
+            view_func=partial(_refuse_method, own),
+            methods=sorted(_METHODS - {*own, *(["HEAD"] if "GET" in own else [])}),
+        )
+
+
+def _refuse_method(allowed: list[str]) -> Response:
+    raise MethodUnsupported(request.method, request.path, allowed)
 
 
 def _endpoint(ctx: Context, operation: Operation) -> Callable[..., Response]:

@@ -1,0 +1,125 @@
+"""A PostgreSQL server of our own, from Debian's package: on a Unix socket only, in a temporary folder."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from lab.process import end
+from lab.text import tail
+from lab.waiting import wait_until
+
+_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+_USER = "leasehold"
+_START_S = 30
+_NOBODY = "65534"
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A running server. `socket` is the folder of its Unix socket."""
+
+    socket: Path
+
+    def fresh_database(self) -> str:
+        """Makes an empty database; its SQLAlchemy URL."""
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return f"postgresql+psycopg://{_USER}@/{name}?host={self.socket}"
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            psycopg.connect(self._dsn("postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def deadlocks(self) -> int:
+        """How many it has broken since it started, in all databases."""
+        with psycopg.connect(self._dsn("postgres")) as connection:
+            row = connection.execute("SELECT sum(deadlocks)::bigint FROM pg_stat_database").fetchone()
+        return int(row[0]) if row is not None else 0
+
+    def _dsn(self, database: str) -> str:
+        return f"host={self.socket} user={_USER} dbname={database}"
+
+
+@contextmanager
+def postgres(*, durable: bool = False) -> Iterator[Postgres]:
+    """A server for the block. Unless it is `durable`, a commit does not wait for the disk: for tests that do not stop
+    the machine."""
+    # Unix sockets have short paths (107 octets), which a test's own temporary folder may exceed.
+    folder = Path(tempfile.mkdtemp(prefix="lh-pg-"))
+    log = folder / "log"
+    try:
+        as_user = _as_ordinary_user(folder)
+        data = folder / "data"
+        made = subprocess.run(
+            [*as_user, str(_PROGRAMS / "initdb"), "--pgdata", str(data), "--username", _USER, "--auth", "trust"]
+            + ["--encoding", "UTF8", "--no-locale", "--no-sync"],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            check=False,
+        )
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb failed: {made.stderr or made.stdout}")
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(folder),
+            "max_connections": "200",
+            "deadlock_timeout": "200ms",
+            **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
+        }
+        options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
+        with log.open("wb") as output:
+            # It ends with us, also when we are killed.
+            process = subprocess.Popen(
+                [*as_user, "setpriv", "--pdeathsig", "INT", str(_PROGRAMS / "postgres"), "-D", str(data), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+            )
+        server = Postgres(folder)
+        try:
+            wait_until(lambda: server.is_ready() or process.poll() is not None, _START_S, "PostgreSQL answers")
+            if process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL ended with {process.returncode}: {tail(log)}")
+            yield server
+        finally:
+            # SIGINT is its "fast shutdown": it does not wait for clients.
+            end(process, signal.SIGINT)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _as_ordinary_user(folder: Path) -> list[str]:
+    """What to put before a command that refuses to run as root, so that it owns the folder and is another."""
+    if os.geteuid() != 0:
+        return []
+    if _is_mapped(user := pwd.getpwnam("postgres")):
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"]
+    # An ordinary user's sandbox knows no user but root. One more namespace gives that root another number.
+    return ["unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}", "--"]
+
+
+def _is_mapped(user: pwd.struct_passwd) -> bool:
+    """Whether the user exists in this user namespace (user_namespaces(7))."""
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        first, _, count = map(int, line.split())
+        if first <= user.pw_uid < first + count:
+            return True
+    return False
