@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from lab import Lab
+from lab.postgres import Postgres, postgres
 from lab.text import tail
 
 _standing: list[Lab] = []
@@ -21,6 +22,13 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 def module_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A laboratory that the tests of a module share."""
     yield from _lab_for(request)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server that all tests share; each makes a database of its own in it."""
+    with postgres() as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+_FEW = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
@@ -29,5 +31,6 @@ class Figure:
         return f"| {' | '.join(columns)} |"
 
     def _told(self, samples: Sequence[float]) -> str:
-        low, high = min(samples), max(samples)
-        return f"{median(samples):,.0f} {self.unit} ({low:,.0f} to {high:,.0f})"
+        digits = 2 if max(samples) < _FEW else 0
+        middle, low, high = (f"{each:,.{digits}f}" for each in (median(samples), min(samples), max(samples)))
+        return f"{middle} {self.unit} ({low} to {high})"

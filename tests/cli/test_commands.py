@@ -2,44 +2,19 @@
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
+from cli.conftest import Run
 from leasehold import errors
-from leasehold.cli import main
 from leasehold.config import Settings
 from leasehold.service import hosts, tokens
-from leasehold.service.context import Context, open_context
+from leasehold.service.context import Context
 
 README = Path(__file__).parents[2] / "controlplane" / "README.md"
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/leasehold.sqlite"
-
-
-@pytest.fixture
-def run(url: str) -> Run:
-    """Runs `leasehold` on a database of the test's own."""
-
-    def call(*arguments: str, **settings: str) -> Result:
-        environment = {"LEASEHOLD_DATABASE_URL": url, "COLUMNS": "200"} | settings
-        return CliRunner().invoke(main, arguments, env=environment)
-
-    return call
-
-
-@pytest.fixture
-def ctx(url: str) -> Context:
-    return open_context(Settings(database_url=url))
 
 
 def test_a_new_tokens_secret_is_all_of_stdout(run: Run, ctx: Context) -> None:

@@ -1,5 +1,5 @@
 """The service layer's context and clock, for the tests of events and webhooks."""
 
-from service.conftest import clock, ctx
+from service.conftest import clock, ctx, fresh_database
 
-__all__ = ["clock", "ctx"]
+__all__ = ["clock", "ctx", "fresh_database"]

@@ -22,6 +22,8 @@ _PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 _USER = "leasehold"
 _START_S = 30
 _NOBODY = "65534"
+_LOG = "log"
+_DEADLOCK_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,10 @@ class Postgres:
             return False
         return True
 
-    def deadlocks(self) -> int:
-        """How many it has broken since it started, in all databases."""
-        with psycopg.connect(self._dsn("postgres")) as connection:
-            row = connection.execute("SELECT sum(deadlocks)::bigint FROM pg_stat_database").fetchone()
-        return int(row[0]) if row is not None else 0
+    def deadlocks(self) -> list[str]:
+        """What its log says of each deadlock that it had to break since it started."""
+        _, *after = (self.socket / _LOG).read_text().split("deadlock detected")
+        return ["\n".join(text.splitlines()[:_DEADLOCK_LINES]) for text in after]
 
     def _dsn(self, database: str) -> str:
         return f"host={self.socket} user={_USER} dbname={database}"
@@ -61,13 +62,15 @@ def postgres(*, durable: bool = False) -> Iterator[Postgres]:
     the machine."""
     # Unix sockets have short paths (107 octets), which a test's own temporary folder may exceed.
     folder = Path(tempfile.mkdtemp(prefix="lh-pg-"))
-    log = folder / "log"
+    log = folder / _LOG
     try:
         as_user = _as_ordinary_user(folder)
         data = folder / "data"
         made = subprocess.run(
-            [*as_user, str(_PROGRAMS / "initdb"), "--pgdata", str(data), "--username", _USER, "--auth", "trust"]
-            + ["--encoding", "UTF8", "--no-locale", "--no-sync"],
+            [
+                *(*as_user, str(_PROGRAMS / "initdb"), "--pgdata", str(data), "--username", _USER, "--auth", "trust"),
+                *("--encoding", "UTF8", "--no-locale", "--no-sync"),
+            ],
             capture_output=True,
             text=True,
             cwd="/",

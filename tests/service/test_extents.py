@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -107,8 +108,11 @@ def test_taking_one_costs_no_more_in_a_scattered_space_than_in_a_huge_empty_one(
             assert len(sent) == 4
 
 
-def test_the_search_for_a_free_number_goes_through_the_index(ctx: Context) -> None:
-    with ctx.db.write() as connection:
+def test_the_search_for_a_free_number_goes_through_the_index(tmp_path: Path) -> None:
+    # SQLite's planner goes by the rules alone; PostgreSQL's reads a small table from end to end.
+    engine = create_engine(f"sqlite:///{tmp_path}/leasehold.sqlite")
+    metadata.create_all(engine, tables=[spaces, free_extents])
+    with engine.begin() as connection:
         space = extents.create_space(connection, [(n, n) for n in range(0, 100, 2)])
         with counted(connection) as sent:
             extents.take(connection, space, 50)

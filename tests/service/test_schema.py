@@ -1,6 +1,6 @@
 """The migrations lead to the tables that the code works with."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +12,9 @@ from leasehold.store.tables import metadata
 
 def schema(url: str) -> dict[str, Any]:
     """What a database says of its tables, comparable."""
-    inspector = inspect(create_engine(url))
-    return {
+    engine = create_engine(url)
+    inspector = inspect(engine)
+    found = {
         table: {
             "columns": [(each["name"], str(each["type"]), each["nullable"]) for each in inspector.get_columns(table)],
             "primary key": inspector.get_pk_constraint(table),
@@ -25,12 +26,16 @@ def schema(url: str) -> dict[str, Any]:
         for table in inspector.get_table_names()
         if table != "alembic_version"
     }
+    engine.dispose()
+    return found
 
 
-def test_migrated_and_made_at_once_are_the_same(ctx: Context, tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/made.sqlite"
-    metadata.create_all(create_engine(url))
-    migrated, made = schema(str(ctx.db.engine.url)), schema(url)
+def test_migrated_and_made_at_once_are_the_same(ctx: Context, fresh_database: Callable[[], str]) -> None:
+    url = fresh_database()
+    engine = create_engine(url)
+    metadata.create_all(engine)
+    engine.dispose()
+    migrated, made = schema(ctx.settings.database_url), schema(url)
     assert migrated.keys() == made.keys()
     for table in made:
         assert migrated[table] == made[table], table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from leasehold.cli.commands import exit_code
+from leasehold.cli.exits import exit_code
 from leasehold.errors import Conflict, LeaseholdError, NotFound, Refused, RevisionMismatch, Unavailable
 from leasehold.web.problems import status_of, title_of
 from web.conftest import Api, Clients

@@ -13,14 +13,25 @@ Extent = tuple[int, int]
 
 
 def check_ranges(ranges: Sequence[MacRange]) -> None:
+    """Raises what `check_each` raises, and RangesOverlap for two that share MACs. Adjacent ranges are fine."""
+    check_each(ranges, "ranges")
+    for before, after in pairwise(sorted(ranges)):
+        if after.first <= before.last:
+            raise RangesOverlap(
+                f"ranges: {before} and {after} overlap. Join them to one, or let one begin behind the other.",
+                ranges=[{"from": str(each.first), "to": str(each.last)} for each in (before, after)],
+            )
+
+
+def check_each(ranges: Sequence[MacRange], where: str) -> None:
     """Raises MacPoolInvalid for none, RangeInvalid for one that ends before it begins, RangeNotUnicast for one that
-    holds what no card can own, RangesOverlap for two that share MACs. Adjacent ranges are fine."""
+    holds what no card can own. `where` is the field that errors name."""
     if not ranges:
         raise MacPoolInvalid(
-            "ranges: there is none. Name at least one range of MACs that the pool hands out.", field="ranges", value=[]
+            f"{where}: there is none. Name at least one range of MACs that the pool hands out.", field=where, value=[]
         )
     for index, each in enumerate(ranges):
-        field = f"ranges[{index}]"
+        field = f"{where}[{index}]"
         if each.first > each.last:
             raise RangeInvalid(
                 f"{field}: the range from {each.first} to {each.last} ends before it begins. Swap its ends.",
@@ -36,12 +47,6 @@ def check_ranges(ranges: Sequence[MacRange]) -> None:
                 field=field,
                 unicast=[{"from": str(part.first), "to": str(part.last)} for part in unicast],
             )
-    for before, after in pairwise(sorted(ranges)):
-        if after.first <= before.last:
-            raise RangesOverlap(
-                f"ranges: {before} and {after} overlap. Join them to one, or let one begin behind the other.",
-                ranges=[{"from": str(each.first), "to": str(each.last)} for each in (before, after)],
-            )
 
 
 def unicast_parts(whole: MacRange) -> list[MacRange]:
@@ -55,6 +60,17 @@ def unicast_parts(whole: MacRange) -> list[MacRange]:
         if first <= last:
             parts.append(MacRange(Mac(first), Mac(last)))
     return parts
+
+
+def joined(ranges: Iterable[MacRange]) -> list[MacRange]:
+    """The same MACs without any of them twice: ranges that overlap become one. Each has to begin before it ends."""
+    apart: list[MacRange] = []
+    for each in sorted(ranges):
+        if apart and each.first <= apart[-1].last:
+            apart[-1] = MacRange(apart[-1].first, max(apart[-1].last, each.last))
+        else:
+            apart.append(each)
+    return apart
 
 
 def difference(ranges: Iterable[MacRange], without: Iterable[MacRange]) -> list[Extent]:

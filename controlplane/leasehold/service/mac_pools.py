@@ -53,8 +53,13 @@ def list_pools(ctx: Context) -> list[MacPool]:
 def get(ctx: Context, pool_id: str) -> MacPool:
     """Raises MacPoolNotFound."""
     with ctx.db.read() as connection:
-        require(connection, pool_id)
-        return _pools(connection, pool_id)[0]
+        return get_in(connection, pool_id)
+
+
+def get_in(connection: Connection, pool_id: str) -> MacPool:
+    """What `get` answers, as this transaction sees it."""
+    require(connection, pool_id)
+    return _pools(connection, pool_id)[0]
 
 
 def create(
@@ -71,20 +76,10 @@ def create(
     _check_name(name)
     check_ranges(ranges)
     pool_id = str(uuid.uuid4())
-    with _naming(name), ctx.db.write(dry_run=dry_run) as connection:
+    with naming(name), ctx.db.write(dry_run=dry_run) as connection:
         _lock_ranges(connection)
         _refuse_overlaps(connection, pool_id, ranges)
-        connection.execute(
-            insert(mac_pools).values(
-                id=pool_id,
-                name=name,
-                description=description,
-                allow_duplicates=allow_duplicates,
-                default_pool=False,
-                revision=1,
-                space_id=extents.create_space(connection, []),
-            )
-        )
+        _insert(connection, pool_id, name, description, allow_duplicates)
         _set_ranges(connection, pool_id, (), ranges)
         return _pools(connection, pool_id)[0]
 
@@ -102,9 +97,8 @@ def change(
         _check_name(wanted.name)
     if wanted.ranges is not None:
         check_ranges(wanted.ranges)
-    with _naming(wanted.name or ""), ctx.db.write(dry_run=dry_run) as connection:
-        if wanted.ranges is not None:
-            _lock_ranges(connection)
+    with naming(wanted.name or ""), ctx.db.write(dry_run=dry_run) as connection:
+        _lock_ranges(connection)
         pool = require(connection, pool_id, lock=True)
         if revision is not None and revision != pool.revision:
             raise RevisionMismatch(
@@ -141,6 +135,7 @@ def change(
 def make_default(ctx: Context, pool_id: str, *, dry_run: bool = False) -> MacPool:
     """Makes the pool the one for whatever has no scope with a pool of its own. Raises MacPoolNotFound."""
     with ctx.db.write(dry_run=dry_run) as connection:
+        _lock_ranges(connection)
         pool = require(connection, pool_id, lock=True)
         if not pool.default_pool:
             connection.execute(
@@ -167,7 +162,7 @@ def split(
     _check_name(name)
     check_ranges(ranges)
     new_id = str(uuid.uuid4())
-    with _naming(name), ctx.db.write(dry_run=dry_run) as connection:
+    with naming(name), ctx.db.write(dry_run=dry_run) as connection:
         _lock_ranges(connection)
         pool = require(connection, pool_id, lock=True)
         before = _ranges(connection, pool_id)
@@ -181,17 +176,7 @@ def split(
                 field="ranges",
                 mac_pool=pool_id,
             )
-        connection.execute(
-            insert(mac_pools).values(
-                id=new_id,
-                name=name,
-                description=description,
-                allow_duplicates=pool.allow_duplicates,
-                default_pool=False,
-                revision=1,
-                space_id=extents.create_space(connection, []),
-            )
-        )
+        _insert(connection, new_id, name, description, pool.allow_duplicates)
         _set_ranges(connection, pool_id, before, [_as_range(each) for each in left])
         _set_ranges(connection, new_id, (), ranges)
         connection.execute(
@@ -231,6 +216,7 @@ def merge(ctx: Context, pool_id: str, from_id: str, *, dry_run: bool = False) ->
 def delete_pool(ctx: Context, pool_id: str, *, dry_run: bool = False) -> None:
     """Raises MacPoolNotFound, DefaultPoolKept, MacPoolInUse while scopes or vNICs need it."""
     with ctx.db.write(dry_run=dry_run) as connection:
+        _lock_ranges(connection)
         pool = require(connection, pool_id, lock=True)
         _keep_default(pool)
         assigned = [
@@ -257,6 +243,41 @@ def delete_pool(ctx: Context, pool_id: str, *, dry_run: bool = False) -> None:
         _delete(connection, pool)
 
 
+def take_in(
+    connection: Connection,
+    pool_id: str,
+    *,
+    name: str,
+    description: str,
+    allow_duplicates: bool,
+    ranges: Sequence[MacRange],
+) -> None:
+    """Creates or replaces a pool under the id that it has elsewhere, as part of an import. What its ranges share with
+    other pools is kept, and is free in all of them until one takes it. Never the default, unless it is so already.
+
+    Raises DuplicatesInUse for a pool that is here already, and no longer allows the duplicates that it has.
+    """
+    _lock_ranges(connection)
+    present = connection.execute(select(mac_pools).where(mac_pools.c.id == pool_id).with_for_update()).one_or_none()
+    if present is None:
+        _insert(connection, pool_id, name, description, allow_duplicates)
+        _set_ranges(connection, pool_id, (), ranges)
+    else:
+        if not allow_duplicates:
+            _refuse_duplicates_in_use(connection, present)
+        _set_ranges(connection, pool_id, _ranges(connection, pool_id), ranges)
+        connection.execute(
+            update(mac_pools)
+            .where(mac_pools.c.id == pool_id)
+            .values(
+                name=name,
+                description=description,
+                allow_duplicates=allow_duplicates,
+                revision=mac_pools.c.revision + 1,
+            )
+        )
+
+
 def macs_in_use(ctx: Context, pool_id: str, *, limit: int, after: Mac | None = None) -> list[MacInUse]:
     """Up to `limit` MACs behind `after` that vNICs have under the pool's rules, ascending. Raises MacPoolNotFound."""
     with ctx.db.read() as connection:
@@ -274,19 +295,24 @@ def macs_in_use(ctx: Context, pool_id: str, *, limit: int, after: Mac | None = N
 def overlaps(ctx: Context) -> list[Overlap]:
     """Ranges of different pools that share MACs: imported ones, to be worked off, each pair once."""
     with ctx.db.read() as connection:
-        one, other = mac_ranges.alias("one"), mac_ranges.alias("other")
-        rows = connection.execute(
-            select(one.c.mac_pool_id, one.c.first, one.c.last, other.c.mac_pool_id, other.c.first, other.c.last)
-            .join(
-                other,
-                and_(
-                    one.c.mac_pool_id < other.c.mac_pool_id,
-                    one.c.first <= other.c.last,
-                    other.c.first <= one.c.last,
-                ),
-            )
-            .order_by(one.c.first, other.c.first)
-        ).all()
+        return overlapping(connection)
+
+
+def overlapping(connection: Connection) -> list[Overlap]:
+    """What `overlaps` answers, as this transaction sees it."""
+    one, other = mac_ranges.alias("one"), mac_ranges.alias("other")
+    rows = connection.execute(
+        select(one.c.mac_pool_id, one.c.first, one.c.last, other.c.mac_pool_id, other.c.first, other.c.last)
+        .join(
+            other,
+            and_(
+                one.c.mac_pool_id < other.c.mac_pool_id,
+                one.c.first <= other.c.last,
+                other.c.first <= one.c.last,
+            ),
+        )
+        .order_by(one.c.first, other.c.first)
+    ).all()
     return [
         Overlap(
             mac_pool=pool,
@@ -331,7 +357,7 @@ def _check_name(name: str) -> None:
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
     """Turns a violation of the name's uniqueness into NameTaken."""
     try:
         yield
@@ -342,8 +368,9 @@ def _naming(name: str) -> Iterator[None]:
 
 
 def _lock_ranges(connection: Connection) -> None:
-    """Lets changes of ranges queue: overlap is no rule that a unique index can hold. The default pool always exists."""
-    connection.execute(select(mac_pools.c.id).where(mac_pools.c.default_pool.is_(True)).with_for_update())
+    """Lets changes of pools queue, and none run beside a change of MACs: neither that ranges do not overlap, nor that
+    a MAC is either free or known, is a rule that a unique index can hold."""
+    macs_service.change_rules(connection)
 
 
 def _refuse_overlaps(connection: Connection, pool_id: str, ranges: Iterable[MacRange]) -> None:
@@ -393,6 +420,21 @@ def _set_ranges(
         [{"mac_pool_id": pool_id, "first": each.first.value, "last": each.last.value} for each in after],
     )
     return lost
+
+
+def _insert(connection: Connection, pool_id: str, name: str, description: str, allow_duplicates: bool) -> None:
+    """A new pool, without ranges yet."""
+    connection.execute(
+        insert(mac_pools).values(
+            id=pool_id,
+            name=name,
+            description=description,
+            allow_duplicates=allow_duplicates,
+            default_pool=False,
+            revision=1,
+            space_id=extents.create_space(connection, []),
+        )
+    )
 
 
 def _delete(connection: Connection, pool: AnyRow) -> None:

@@ -1,19 +1,24 @@
-"""MACs: drawn, claimed, let go. What is in use anywhere is in `macs`, and in no free extent of any pool."""
+"""MACs: drawn, claimed, let go. What is in use anywhere is in `macs`, and in no free extent of any pool.
+
+Changes lock in one order, so that they queue and never wait for each other in a circle: the rules (shared, or alone for
+a change of pools and scopes), vNICs by id, MACs by value, spaces by id, and the events last.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.errors import MacPoolExhausted, MacTaken
 from leasehold.service import events
 from leasehold.service.context import Context
-from leasehold.store import extents
+from leasehold.store import database, extents
 from leasehold.store.database import AnyRow
 from leasehold.store.tables import mac_pools, mac_ranges, macs, spaces, twins, vnics
 
 _SWEEP_BATCH = 1000
+_RULES = 0x6D616373
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,55 @@ class Holder:
     def facts(self) -> dict[str, str]:
         """For an error's facts."""
         return {"vnic": self.vnic, "vm": self.vm, "mac_pool": self.mac_pool}
+
+
+def share_rules(connection: Connection) -> None:
+    """Keeps pools, their ranges and scopes as they are until the transaction ends."""
+    database.lock(connection, _RULES, shared=True)
+
+
+def change_rules(connection: Connection) -> None:
+    """Waits until no transaction is under way that counts on the rules, and has others wait."""
+    database.lock(connection, _RULES, shared=False)
+
+
+def lock(connection: Connection, wanted: Iterable[Mac], vnic_ids: Iterable[str], pool_ids: Iterable[str]) -> None:
+    """Locks these MACs, those that the vNICs have or may have back, and then the spaces of the pools and of all that
+    hold one of these MACs or overlap."""
+    numbers, ids = [mac.value for mac in wanted], list(vnic_ids)
+    own = select(vnics.c.mac).where(vnics.c.id.in_(ids))
+    cooling = select(macs.c.mac).where(macs.c.vnic_id.in_(ids), macs.c.holders == 0)
+    connection.execute(
+        select(macs.c.mac)
+        .where(or_(macs.c.mac.in_(numbers), macs.c.mac.in_(own), macs.c.mac.in_(cooling)))
+        .order_by(macs.c.mac)
+        .with_for_update()
+    )
+    mine, theirs = mac_ranges.alias("mine"), mac_ranges.alias("theirs")
+    pools = list(pool_ids)
+    overlapping = (
+        select(theirs.c.mac_pool_id)
+        .join(mine, and_(mine.c.first <= theirs.c.last, theirs.c.first <= mine.c.last))
+        .where(mine.c.mac_pool_id.in_(pools))
+    )
+    # Not as a condition for each MAC: SQLite refuses more than a thousand in one statement.
+    holding = {
+        row.mac_pool_id
+        for row in connection.execute(select(mac_ranges))
+        if any(row.first <= number <= row.last for number in numbers)
+    }
+    connection.execute(
+        select(spaces.c.id)
+        .where(
+            spaces.c.id.in_(
+                select(mac_pools.c.space_id).where(
+                    or_(mac_pools.c.id.in_([*pools, *holding]), mac_pools.c.id.in_(overlapping))
+                )
+            )
+        )
+        .order_by(spaces.c.id)
+        .with_for_update()
+    )
 
 
 def draw(
@@ -45,7 +99,7 @@ def draw(
         select(mac_pools.c.id, mac_pools.c.name, spaces.c.id.label("space_id"), spaces.c.size, spaces.c.free)
         .join(spaces, spaces.c.id == mac_pools.c.space_id)
         .where(mac_pools.c.id == pool_id)
-        .with_for_update()
+        .with_for_update(of=spaces)
     ).one()
     wanted = len(vnic_ids)
     if within is None:
@@ -74,23 +128,34 @@ def draw(
     return [Mac(mac) for mac in taken]
 
 
-def claim(connection: Connection, mac: Mac, vnic_id: str, pool_id: str, twin: str | None = None) -> None:
+def claim(
+    ctx: Context,
+    connection: Connection,
+    mac: Mac,
+    vnic_id: str,
+    pool_id: str,
+    *,
+    twin: str | None = None,
+    beside: Iterable[Holder] = (),
+) -> None:
     """Takes this very MAC for the vNIC, under the rules of the pool, in or out of its ranges. `twin` is the vNIC that
-    it is shared with on purpose.
+    it is shared with on purpose; `beside` are those that took it in this transaction, and are not written yet.
 
     Raises MacNotUnicast, and MacTaken unless it is nobody's or all who have it and this one allow duplicates.
     """
     mac.require_unicast()
-    row = connection.execute(select(macs).where(macs.c.mac == mac.value).with_for_update()).one_or_none()
+    # It was locked with the others, unless it came in between: to wait for it now could be to wait in a circle.
+    row = connection.execute(select(macs).where(macs.c.mac == mac.value).with_for_update(nowait=True)).one_or_none()
     if row is None:
-        for space_id in _spaces_with(connection, mac):
-            extents.take(connection, space_id, mac.value)
+        for pool in _pools_with(connection, mac):
+            if extents.take(connection, pool.space_id, mac.value):
+                _warn(ctx, connection, pool, 1)
         connection.execute(insert(macs).values(mac=mac.value, holders=1, shared=False, vnic_id=vnic_id))
         return
     if row.holders:
-        others = holders(connection, [mac])[mac]
+        others = [*holders(connection, [mac]).get(mac, []), *beside]
         allowed: bool = connection.execute(
-            select(mac_pools.c.allow_duplicates).where(mac_pools.c.id == pool_id).with_for_update(read=True)
+            select(mac_pools.c.allow_duplicates).where(mac_pools.c.id == pool_id)
         ).scalar_one()
         if not all(each.vnic == twin or (allowed and each.allows_duplicates) for each in others):
             raise taken(mac, others)
@@ -101,6 +166,15 @@ def claim(connection: Connection, mac: Mac, vnic_id: str, pool_id: str, twin: st
     )
 
 
+def may_regain(connection: Connection, vnic_ids: Iterable[str]) -> set[str]:
+    """Those of the vNICs that let a MAC go which cools."""
+    return set(
+        connection.execute(
+            select(macs.c.vnic_id).where(macs.c.vnic_id.in_(list(vnic_ids)), macs.c.holders == 0)
+        ).scalars()
+    )
+
+
 def regain(connection: Connection, vnic_id: str) -> Mac | None:
     """Takes the MAC that the vNIC let go, while it cools; None if there is none."""
     mac: int | None = connection.execute(
@@ -108,7 +182,7 @@ def regain(connection: Connection, vnic_id: str) -> Mac | None:
         .where(macs.c.vnic_id == vnic_id, macs.c.holders == 0)
         .order_by(macs.c.free_at_ms.desc())
         .limit(1)
-        .with_for_update()
+        .with_for_update(nowait=True)
     ).scalar_one_or_none()
     if mac is None:
         return None
@@ -116,21 +190,36 @@ def regain(connection: Connection, vnic_id: str) -> Mac | None:
     return Mac(mac)
 
 
-def release(ctx: Context, connection: Connection, mac: Mac) -> None:
-    """One vNIC lets the MAC go; when it was the last, the MAC cools."""
+def release(ctx: Context, connection: Connection, mac: Mac, vnic_id: str) -> None:
+    """The vNIC lets the MAC go, and is no twin any more of those that keep it; when it was the last, the MAC cools."""
+    keeping = select(vnics.c.id).where(vnics.c.mac == mac.value, vnics.c.id != vnic_id)
+    connection.execute(
+        delete(twins).where(
+            or_(
+                and_(twins.c.vnic_id == vnic_id, twins.c.twin_id.in_(keeping)),
+                and_(twins.c.twin_id == vnic_id, twins.c.vnic_id.in_(keeping)),
+            )
+        )
+    )
     free_at_ms = ctx.now_ms() + round(ctx.settings.cool_down_s * 1000)
     row = connection.execute(select(macs.c.holders).where(macs.c.mac == mac.value).with_for_update()).one()
     left = row.holders - 1
     connection.execute(
         update(macs)
         .where(macs.c.mac == mac.value)
-        .values(holders=left, shared=left > 1, free_at_ms=None if left else free_at_ms)
+        .values(
+            holders=left,
+            shared=left > 1,
+            vnic_id=macs.c.vnic_id if left else vnic_id,
+            free_at_ms=None if left else free_at_ms,
+        )
     )
 
 
 def sweep(ctx: Context) -> int:
     """Makes MACs free whose time to cool is over; returns how many."""
     with ctx.db.write() as connection:
+        share_rules(connection)
         due = [
             Mac(value)
             for value in connection.execute(
@@ -144,8 +233,8 @@ def sweep(ctx: Context) -> int:
         connection.execute(delete(macs).where(macs.c.mac.in_([mac.value for mac in due])))
         by_space: dict[int, list[int]] = {}
         for mac in due:
-            for space_id in _spaces_with(connection, mac):
-                by_space.setdefault(space_id, []).append(mac.value)
+            for pool in _pools_with(connection, mac):
+                by_space.setdefault(pool.space_id, []).append(mac.value)
         for space_id, numbers in sorted(by_space.items()):
             extents.give_back(connection, space_id, numbers)
     return len(due)
@@ -201,16 +290,17 @@ def taken(mac: Mac, own: Sequence[Holder]) -> MacTaken:
     )
 
 
-def _spaces_with(connection: Connection, mac: Mac) -> list[int]:
-    """The spaces of the pools in whose ranges the MAC lies: one, but for overlaps that were imported."""
+def _pools_with(connection: Connection, mac: Mac) -> list[AnyRow]:
+    """The pools in whose ranges the MAC lies, with their spaces: one, but for overlaps that were imported."""
     return list(
         connection.execute(
-            select(mac_pools.c.space_id)
+            select(mac_pools.c.id, mac_pools.c.name, mac_pools.c.space_id, spaces.c.size, spaces.c.free)
             .join(mac_ranges, mac_ranges.c.mac_pool_id == mac_pools.c.id)
+            .join(spaces, spaces.c.id == mac_pools.c.space_id)
             .where(mac_ranges.c.first <= mac.value, mac_ranges.c.last >= mac.value)
             .distinct()
             .order_by(mac_pools.c.space_id)
-        ).scalars()
+        )
     )
 
 

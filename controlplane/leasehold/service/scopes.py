@@ -33,22 +33,36 @@ def put(
     Raises ScopeNotFound for an unknown parent, MacPoolNotFound, FieldInvalid for a data center with a parent,
     WouldDuplicate.
     """
+    with ctx.db.write(dry_run=dry_run) as connection:
+        macs_service.change_rules(connection)
+        return put_in(connection, kind, scope_id, parent=parent, mac_pool=mac_pool)
+
+
+def put_in(
+    connection: Connection, kind: ScopeKind, scope_id: str, *, parent: str | None, mac_pool: str | None
+) -> tuple[Scope, bool]:
+    """What `put` does, as part of this transaction."""
     above = PARENT[kind]
     if above is None and parent is not None:
         raise FieldInvalid("parent: a data center has none. Leave it out.", field="parent", value=parent)
-    with ctx.db.write(dry_run=dry_run) as connection:
-        if above is not None and parent is not None:
-            require(connection, above, parent)
-        if mac_pool is not None:
-            mac_pools.require(connection, mac_pool)
-        own = (scopes.c.kind == kind) & (scopes.c.id == scope_id)
-        values = {"parent_id": parent, "mac_pool_id": mac_pool}
-        changed = connection.execute(update(scopes).where(own).values(**values)).rowcount
-        if changed:
-            _come_under_new_rules(connection, kind, scope_id)
-        else:
-            connection.execute(insert(scopes).values(kind=kind, id=scope_id, **values))
-        return _scope(connection, require(connection, kind, scope_id)), not changed
+    if above is not None and parent is not None:
+        require(connection, above, parent)
+    if mac_pool is not None:
+        mac_pools.require(connection, mac_pool)
+    own = (scopes.c.kind == kind) & (scopes.c.id == scope_id)
+    values = {"parent_id": parent, "mac_pool_id": mac_pool}
+    changed = connection.execute(update(scopes).where(own).values(**values)).rowcount
+    if changed:
+        _come_under_new_rules(connection, kind, scope_id)
+    else:
+        connection.execute(insert(scopes).values(kind=kind, id=scope_id, **values))
+    return _scope(connection, require(connection, kind, scope_id)), not changed
+
+
+def exists(connection: Connection, kind: ScopeKind, scope_id: str) -> bool:
+    """True if there is such a scope."""
+    own = (scopes.c.kind == kind) & (scopes.c.id == scope_id)
+    return connection.execute(select(scopes.c.id).where(own)).one_or_none() is not None
 
 
 def get(ctx: Context, kind: ScopeKind, scope_id: str) -> Scope:
@@ -67,6 +81,7 @@ def list_scopes(ctx: Context, kind: ScopeKind) -> list[Scope]:
 def delete_scope(ctx: Context, kind: ScopeKind, scope_id: str, *, dry_run: bool = False) -> None:
     """Raises ScopeNotFound, ScopeInUse while other scopes or vNICs are in it."""
     with ctx.db.write(dry_run=dry_run) as connection:
+        macs_service.change_rules(connection)
         require(connection, kind, scope_id)
         children = [f"{_WORDS[each.kind]} {each.id}" for each in _children(connection, kind, scope_id)]
         inside = _vnics_in(connection, kind, [scope_id])[:_NAMED]
@@ -170,7 +185,7 @@ def _come_under_new_rules(connection: Connection, kind: ScopeKind, scope_id: str
 def come_under(connection: Connection, pool_id: str, vnic_ids: Iterable[str]) -> None:
     """Puts vNICs with their MACs under the rules of a pool. Raises WouldDuplicate."""
     ids = list(vnic_ids)
-    pool = mac_pools.require(connection, pool_id, lock=True)
+    pool = mac_pools.require(connection, pool_id)
     if not pool.allow_duplicates:
         duplicates = macs_service.duplicates_under(connection, pool_id, ids)
         mac_pools.refuse_duplicates(duplicates, f"MAC pool {pool.name}")

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from netaddr import IPAddress
@@ -35,6 +36,7 @@ from leasehold.store.tables import (
     twins,
     vnics,
 )
+from leasehold.store.tables import mac_pools as mac_pools_table
 from leasehold.store.tables import subnets as subnets_table
 
 
@@ -45,7 +47,7 @@ def put(ctx: Context, spec: VnicSpec, *, dry_run: bool = False) -> tuple[Vnic, b
     MacNotUnicast, MacTaken, MacPoolExhausted, WouldDuplicate, and InUse for a change of MAC, network or subnet while it
     runs.
     """
-    with _writing(ctx, dry_run) as connection:
+    with writing(ctx, dry_run) as connection:
         created = _row(connection, spec.id, lock=True) is None
         _put_all(ctx, connection, [spec])
         vnic = _vnics(connection, vnics.c.id == spec.id)[0]
@@ -56,7 +58,7 @@ def put_all(ctx: Context, specs: Sequence[VnicSpec], *, dry_run: bool = False) -
     """Creates or replaces many vNICs, all or none of them; returns them by id. Those without a MAC get theirs
     ascending, in the order of their ids. Raises what `put` raises, and FieldInvalid for an id that comes twice."""
     _refuse_repetition(specs)
-    with _writing(ctx, dry_run) as connection:
+    with writing(ctx, dry_run) as connection:
         _put_all(ctx, connection, specs)
         return _vnics(connection, vnics.c.id.in_([spec.id for spec in specs]))
 
@@ -70,19 +72,26 @@ def take_in(
     is outside every pool's ranges. With `reassign_bad_macs` such a vNIC gets a new one; without, one that has none gets
     one, one that is out of range is taken and reported, and the others raise MacsBad, which names them all.
     """
+    with writing(ctx, dry_run) as connection:
+        return take_in_with(ctx, connection, specs, reassign_bad_macs=reassign_bad_macs)
+
+
+def take_in_with(
+    ctx: Context, connection: Connection, specs: Sequence[VnicSpec], *, reassign_bad_macs: bool
+) -> Imported:
+    """What `take_in` does, as part of a transaction of `writing`."""
     _refuse_repetition(specs)
-    with _writing(ctx, dry_run) as connection:
-        bad = _bad_macs(connection, specs)
-        if not reassign_bad_macs:
-            _refuse_bad(connection, specs, bad)
-        reassigned = {spec.id for spec in specs if bad.get(spec.id) and (reassign_bad_macs or spec.mac is None)}
-        _put_all(
-            ctx,
-            connection,
-            [replace(spec, mac=None) if spec.id in reassigned else spec for spec in specs],
-            anew=reassigned,
-        )
-        found = _vnics(connection, vnics.c.id.in_([spec.id for spec in specs]))
+    bad = _bad_macs(connection, specs)
+    if not reassign_bad_macs:
+        _refuse_bad(connection, specs, bad)
+    reassigned = {spec.id for spec in specs if bad.get(spec.id) and (reassign_bad_macs or spec.mac is None)}
+    _put_all(
+        ctx,
+        connection,
+        [replace(spec, mac=None) if spec.id in reassigned else spec for spec in specs],
+        anew={spec.id for spec in specs if spec.id in reassigned and spec.mac is not None},
+    )
+    found = _vnics(connection, vnics.c.id.in_([spec.id for spec in specs]))
     of_id = {each.id: each for each in found}
     return Imported(
         vnics=tuple(found),
@@ -109,15 +118,16 @@ def move(
 
     Raises VnicNotFound, ScopeNotFound, WouldDuplicate, MacPoolExhausted, InUse for a new MAC while it runs.
     """
-    with _writing(ctx, dry_run) as connection:
+    with writing(ctx, dry_run) as connection:
         row = _require(connection, vnic_id)
         pool_id = scopes.pool_for(connection, cluster=cluster, vm_pool=vm_pool)
+        macs.lock(connection, [], [vnic_id], [pool_id])
         connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(cluster_id=cluster, vm_pool_id=vm_pool))
         if new_mac and pool_id != row.mac_pool_id:
             _refuse_change_while_running(row, ["mac"])
             (mac,) = macs.draw(ctx, connection, pool_id, [vnic_id], _mac_extents(connection, row.subnet_id))
             connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=mac.value, mac_pool_id=pool_id))
-            macs.release(ctx, connection, Mac(row.mac))
+            macs.release(ctx, connection, Mac(row.mac), row.id)
         elif pool_id != row.mac_pool_id:
             scopes.come_under(connection, pool_id, [vnic_id])
         return _vnics(connection, vnics.c.id == vnic_id)[0]
@@ -131,9 +141,11 @@ def make_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
     """
     if vnic_id == twin_id:
         raise FieldInvalid("twin: a vNIC is not its own twin. Name another.", field="twin", value=twin_id)
-    with _writing(ctx, dry_run) as connection:
-        row, twin = _require(connection, vnic_id), _require(connection, twin_id)
+    with writing(ctx, dry_run) as connection:
         pair = sorted((vnic_id, twin_id))
+        of_id = {each: _require(connection, each) for each in pair}
+        row, twin = of_id[vnic_id], of_id[twin_id]
+        macs.lock(connection, [], pair, [])
         known = connection.execute(
             select(twins).where(twins.c.vnic_id == pair[0], twins.c.twin_id == pair[1])
         ).one_or_none()
@@ -141,16 +153,16 @@ def make_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
             connection.execute(insert(twins).values(vnic_id=pair[0], twin_id=pair[1]))
         if row.mac != twin.mac:
             _refuse_change_while_running(row, ["mac"])
-            macs.claim(connection, Mac(twin.mac), vnic_id, row.mac_pool_id, twin_id)
+            macs.claim(ctx, connection, Mac(twin.mac), vnic_id, row.mac_pool_id, twin=twin_id)
             connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=twin.mac))
-            macs.release(ctx, connection, Mac(row.mac))
+            macs.release(ctx, connection, Mac(row.mac), row.id)
         return _vnics(connection, vnics.c.id == vnic_id)[0]
 
 
 def part_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = False) -> Vnic:
     """Ends that two vNICs are twins: the first gets a MAC of its own. Raises VnicNotFound, also when they are no twins,
     InUse while it runs, MacPoolExhausted."""
-    with _writing(ctx, dry_run) as connection:
+    with writing(ctx, dry_run) as connection:
         row = _require(connection, vnic_id)
         pair = sorted((vnic_id, twin_id))
         if not connection.execute(delete(twins).where(twins.c.vnic_id == pair[0], twins.c.twin_id == pair[1])).rowcount:
@@ -158,9 +170,10 @@ def part_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
                 f"vNIC {twin_id!r} is no twin of {vnic_id!r}. GET /v1/vnics/{vnic_id} lists its twins.", vnic=twin_id
             )
         _refuse_change_while_running(row, ["mac"])
+        macs.lock(connection, [], [vnic_id], [row.mac_pool_id])
         (mac,) = macs.draw(ctx, connection, row.mac_pool_id, [vnic_id], _mac_extents(connection, row.subnet_id))
         connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=mac.value))
-        macs.release(ctx, connection, Mac(row.mac))
+        macs.release(ctx, connection, Mac(row.mac), row.id)
         return _vnics(connection, vnics.c.id == vnic_id)[0]
 
 
@@ -182,11 +195,11 @@ def list_vnics(ctx: Context, *, limit: int, after: str | None = None) -> list[Vn
 
 def delete_vnic(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> None:
     """Stops the vNIC and lets its MAC go, which cools: the same vNIC has it back until then. Raises VnicNotFound."""
-    with _writing(ctx, dry_run) as connection:
+    with writing(ctx, dry_run) as connection:
         row = _require(connection, vnic_id)
+        macs.release(ctx, connection, Mac(row.mac), row.id)
         reservations.withdraw(connection, vnic_id)
         connection.execute(delete(vnics).where(vnics.c.id == vnic_id))
-        macs.release(ctx, connection, Mac(row.mac))
 
 
 def start(ctx: Context, vnic_id: str, *, wait: Wait = "one", ip: IPAddress | None = None) -> Started:
@@ -314,16 +327,23 @@ def _confirmation(row: AnyRow) -> Confirmation:
 
 
 @contextmanager
-def _writing(ctx: Context, dry_run: bool) -> Iterator[Connection]:
-    """A transaction, and the bell after it. A MAC that two claim at once is one's, and the other is told whose."""
+def writing(ctx: Context, dry_run: bool, *, changes_rules: bool = False) -> Iterator[Connection]:
+    """A transaction, and the bell after it. Of two that claim a MAC or create a vNIC at once, one has to ask again.
+    One that changes pools or scopes too says so at once."""
     try:
         with ctx.db.write(dry_run=dry_run) as connection:
+            if changes_rules:
+                macs.change_rules(connection)
+            else:
+                macs.share_rules(connection)
             yield connection
     except Violation as violation:
-        if violation.constraint != "pk_macs":
+        if violation.constraint not in ("pk_macs", "pk_vnics"):
             raise
         raise DatabaseBusy(
-            "Another vNIC got the same MAC at the same time, and nothing was changed. Ask again.", retry_after_s=1
+            "Another call created the same vNIC or took the same MAC at the same time, and nothing was changed. "
+            "Ask again.",
+            retry_after_s=1,
         ) from violation
     ctx.bell.ring()
 
@@ -336,18 +356,35 @@ def _put_all(ctx: Context, connection: Connection, specs: Sequence[VnicSpec], an
             select(vnics).where(vnics.c.id.in_([spec.id for spec in specs])).order_by(vnics.c.id).with_for_update()
         )
     }
-    targets = [_target(connection, spec) for spec in sorted(specs, key=lambda spec: spec.id)]
+    # A thousand vNICs of one call are of few scopes.
+    pool_for = cache(partial(scopes.pool_for, connection))
+    targets = [
+        _target(connection, spec, pool_for(cluster=spec.cluster, vm_pool=spec.vm_pool))
+        for spec in sorted(specs, key=lambda spec: spec.id)
+    ]
+    allowing = set(connection.execute(select(mac_pools_table.c.id).where(mac_pools_table.c.allow_duplicates)).scalars())
+    _lock_macs(connection, targets, present, anew)
+    returning = macs.may_regain(connection, [spec.id for spec in specs if spec.id not in present])
+    taking: dict[Mac, list[macs.Holder]] = {}
     drawing: dict[tuple[str, int | None], list[_Target]] = {}
-    for target in targets:
+    # By MAC: two that take the same new ones in different orders would wait for each other.
+    for target in sorted(targets, key=lambda target: target.spec.mac or Mac(0)):
         row = present.get(target.spec.id)
         if target.spec.mac is not None:
             if row is None or row.mac != target.spec.mac.value:
-                macs.claim(connection, target.spec.mac, target.spec.id, target.pool)
+                beside = taking.setdefault(target.spec.mac, [])
+                macs.claim(ctx, connection, target.spec.mac, target.spec.id, target.pool, beside=beside)
+                beside.append(target.holder(allowing))
             target.mac = target.spec.mac
         elif row is not None and row.id not in anew:
             target.mac = Mac(row.mac)
-        elif row is None and (regained := macs.regain(connection, target.spec.id)) is not None:
+        elif (
+            target.spec.id in returning
+            and target.spec.id not in anew
+            and (regained := macs.regain(connection, target.spec.id)) is not None
+        ):
             target.mac = regained
+            taking[regained] = [target.holder(allowing)]
         else:
             drawing.setdefault((target.pool, target.subnet), []).append(target)
     for (pool_id, subnet_id), wanting in sorted(drawing.items(), key=lambda each: (each[0][0], each[0][1] or 0)):
@@ -367,11 +404,31 @@ def _put_all(ctx: Context, connection: Connection, specs: Sequence[VnicSpec], an
         )
         connection.execute(update(vnics).where(vnics.c.id == row.id).values(**values))
         if row.mac != values["mac"]:
-            macs.release(ctx, connection, Mac(row.mac))
-        if row.mac_pool_id != target.pool:
-            scopes.come_under(connection, target.pool, [row.id])
+            macs.release(ctx, connection, Mac(row.mac), row.id)
     if new:
         connection.execute(insert(vnics), new)
+    # Only now does the database show all who have a MAC.
+    for target in targets:
+        row = present.get(target.spec.id)
+        if row is not None and row.mac_pool_id != target.pool:
+            scopes.come_under(connection, target.pool, [row.id])
+
+
+def _lock_macs(
+    connection: Connection, targets: Sequence["_Target"], present: Mapping[str, AnyRow], anew: Container[str]
+) -> None:
+    """Locks what `_put_all` is about to change, unless that is nothing."""
+    changing = [
+        each
+        for each in targets
+        if (row := present.get(each.spec.id)) is None
+        or each.spec.id in anew
+        or each.pool != row.mac_pool_id
+        or each.spec.mac not in (None, Mac(row.mac))
+    ]
+    if changing:
+        named = [each.spec.mac for each in changing if each.spec.mac is not None]
+        macs.lock(connection, named, [each.spec.id for each in changing], {each.pool for each in changing})
 
 
 _COLUMN = {"network": "network_id", "subnet": "subnet_id", "mac": "mac"}
@@ -386,6 +443,11 @@ class _Target:
     network: str | None
     subnet: int | None
     mac: Mac | None = None
+
+    def holder(self, allowing: Container[str]) -> macs.Holder:
+        """What it is to others that want its MAC, when these pools allow duplicates."""
+        spec, pool = self.spec, self.pool
+        return macs.Holder(vnic=spec.id, vm=spec.vm, mac_pool=pool, allows_duplicates=pool in allowing)
 
     def values(self, connection: Connection) -> dict[str, object]:
         """The columns that a caller decides. A vNIC without subnet gets the one that its MAC belongs to."""
@@ -405,10 +467,10 @@ class _Target:
         }
 
 
-def _target(connection: Connection, spec: VnicSpec) -> _Target:
+def _target(connection: Connection, spec: VnicSpec, pool: str) -> _Target:
     return _Target(
         spec=spec,
-        pool=scopes.pool_for(connection, cluster=spec.cluster, vm_pool=spec.vm_pool),
+        pool=pool,
         network=_network_of(connection, spec.network, spec.subnet),
         subnet=spec.subnet,
     )
@@ -437,22 +499,27 @@ def _bad_macs(connection: Connection, specs: Sequence[VnicSpec]) -> dict[str, Ba
     in_use = macs.holders(connection, named)
     in_range = macs.within_ranges(connection, named)
     bad: dict[str, BadMac] = {}
-    seen: set[Mac] = set()
+    seen: dict[Mac, bool] = {}
+    paired = {frozenset((one, other)) for one, other in connection.execute(select(twins.c.vnic_id, twins.c.twin_id))}
     for spec in specs:
         if spec.mac is None:
             if _row(connection, spec.id) is None:
                 bad[spec.id] = "empty"
             continue
         pool = mac_pools.require(connection, scopes.pool_for(connection, cluster=spec.cluster, vm_pool=spec.vm_pool))
-        others = [each for each in in_use.get(spec.mac, ()) if each.vnic != spec.id]
-        allowed = pool.allow_duplicates and all(each.allows_duplicates for each in others)
+        own = in_use.get(spec.mac, [])
+        keeps = any(each.vnic == spec.id for each in own)
+        others = [
+            each for each in own if each.vnic != spec.id and not (keeps and frozenset((each.vnic, spec.id)) in paired)
+        ]
+        allowed = pool.allow_duplicates and all(each.allows_duplicates for each in others) and seen.get(spec.mac, True)
         if not spec.mac.is_unicast:
             bad[spec.id] = "not-unicast"
-        elif not allowed and (others or spec.mac in seen):
+        elif not allowed and (others or (spec.mac in seen and not keeps)):
             bad[spec.id] = "in-use"
         elif spec.mac not in in_range:
             bad[spec.id] = "out-of-range"
-        seen.add(spec.mac)
+        seen[spec.mac] = seen.get(spec.mac, True) and bool(pool.allow_duplicates)
     return bad
 
 
@@ -461,11 +528,16 @@ def _refuse_bad(connection: Connection, specs: Sequence[VnicSpec], bad: Mapping[
     if not refused:
         return
     own = macs.holders(connection, [spec.mac for spec in refused if spec.mac is not None])
+    coming: dict[Mac | None, list[VnicSpec]] = {}
+    for spec in specs:
+        coming.setdefault(spec.mac, []).append(spec)
     facts = []
     told = []
     for spec in refused:
         others = [each for each in own.get(spec.mac or Mac(0), ()) if each.vnic != spec.id]
-        who = ", ".join(f"vNIC {each.vnic} of VM {each.vm}" for each in others) or "another vNIC of this import"
+        known = {each.vnic for each in others} | {spec.id}
+        others += [_coming_holder(connection, each) for each in coming[spec.mac] if each.id not in known]
+        who = ", ".join(f"vNIC {each.vnic} of VM {each.vm}" for each in others)
         told.append(
             f"{spec.id}: {spec.mac} " + (f"is in use by {who}" if bad[spec.id] == "in-use" else "is not unicast")
         )
@@ -482,6 +554,12 @@ def _refuse_bad(connection: Connection, specs: Sequence[VnicSpec], bad: Mapping[
         "Nothing was imported.",
         bad=facts,
     )
+
+
+def _coming_holder(connection: Connection, spec: VnicSpec) -> macs.Holder:
+    """What a vNIC of the same import is to others that come with its MAC."""
+    pool = mac_pools.require(connection, scopes.pool_for(connection, cluster=spec.cluster, vm_pool=spec.vm_pool))
+    return macs.Holder(vnic=spec.id, vm=spec.vm, mac_pool=pool.id, allows_duplicates=pool.allow_duplicates)
 
 
 def _mac_extents(connection: Connection, subnet_id: int | None) -> list[tuple[int, int]] | None:

@@ -14,7 +14,9 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    func,
     make_url,
+    select,
 )
 from sqlalchemy.exc import IntegrityError, OperationalError
 
@@ -83,6 +85,14 @@ class Database:
     def dispose(self) -> None:
         """Closes every connection."""
         self.engine.dispose()
+
+
+def lock(connection: Connection, key: int, *, shared: bool) -> None:
+    """Until the transaction ends, others may lock `key` only if all share it. On SQLite, where one writes at a time,
+    there is nothing to do. Source: PostgreSQL, "Advisory Locks"."""
+    if connection.dialect.name == "postgresql":
+        take = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
+        connection.execute(select(take(key)))
 
 
 def _engine(url: str) -> Engine:

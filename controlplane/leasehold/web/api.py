@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from functools import partial
 from typing import Any, Generic, ParamSpec, Self, TypeVar, get_origin
 
 from flask import Flask, Request, Response, g, request
@@ -279,6 +278,11 @@ def _fault(error: ErrorDetails, *prefix: str) -> Fault:
         reason = re.sub(r"^\w+ should ", "should ", error["msg"])
     is_secret = any(part in _SECRET_FIELDS for part in error["loc"])
     return {"field": field, "reason": reason, "value": None if is_secret else error["input"]}
+
+
+def fields_invalid(error: ValidationError, *where: str) -> FieldInvalid:
+    """The same refusal for what did not come in a request, with `where` before the names of its fields."""
+    return _fields_invalid([_fault(each, *where) for each in error.errors(include_url=False)])
 
 
 def _fields_invalid(faults: list[Fault]) -> FieldInvalid:

@@ -1,0 +1,40 @@
+"""`leasehold status`."""
+
+import click
+
+from leasehold.cli.opening import open_database
+from leasehold.cli.printing import Columns, as_json_option, print_json, print_table
+from leasehold.domain.values import Host
+from leasehold.service import hosts, networks
+
+
+@click.command()
+@as_json_option
+def status(as_json: bool) -> None:
+    """Show which host serves which network, and which do not answer."""
+    ctx = open_database()
+    known = hosts.list_hosts(ctx)
+    servers = [server for each in networks.list_networks(ctx) for server in networks.list_servers(ctx, each.id)]
+    serves = {each.id: [server for server in servers if server.host == each.id] for each in known}
+    if as_json:
+        print_json(
+            [
+                {
+                    "host": each.id,
+                    "answered_at": each.answered_at,
+                    "unreachable_reason": each.unreachable_reason,
+                    "networks": {server.network: server.state for server in serves[each.id]},
+                }
+                for each in known
+            ]
+        )
+        return
+    columns: Columns[Host] = {
+        "host": lambda each: each.id,
+        "answered": lambda each: (
+            "never" if each.answered_at is None else each.answered_at.isoformat(timespec="seconds")
+        ),
+        "unreachable": lambda each: each.unreachable_reason,
+        "networks": lambda each: ", ".join(f"{server.network} ({server.state})" for server in serves[each.id]),
+    }
+    print_table(columns, known)

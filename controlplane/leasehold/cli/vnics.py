@@ -1,0 +1,219 @@
+"""`leasehold vnic`."""
+
+from typing import BinaryIO
+
+import click
+
+from leasehold.cli.arguments import FILE, ID, MAC, checked, read_body
+from leasehold.cli.opening import open_database
+from leasehold.cli.printing import (
+    Columns,
+    as_json_option,
+    dry_run_option,
+    note_dry_run,
+    print_as,
+    print_fields,
+    print_table,
+)
+from leasehold.domain.addresses import Mac
+from leasehold.domain.values import Reassigned, Vnic
+from leasehold.service import vnics
+from leasehold.service.context import Context
+from leasehold.web.vnics import BulkIn, ImportedOut, ImportIn, NamedVnicIn, VnicOut
+
+_AT_ONCE = 1000
+
+COLUMNS: Columns[Vnic] = {
+    "id": lambda each: each.id,
+    "vm": lambda each: each.vm,
+    "name": lambda each: each.name,
+    "mac": lambda each: each.mac,
+    "mac pool": lambda each: each.mac_pool,
+    "in range": lambda each: each.in_range,
+    "ip": lambda each: each.ip,
+    "running": lambda each: each.running,
+}
+_FIELDS: Columns[Vnic] = {
+    **COLUMNS,
+    "cluster": lambda each: each.cluster,
+    "vm pool": lambda each: each.vm_pool,
+    "network": lambda each: each.network,
+    "subnet": lambda each: each.subnet,
+    "twins": lambda each: ", ".join(each.twins),
+    "ip state": lambda each: each.ip_state,
+}
+REASSIGNED: Columns[Reassigned] = {
+    "vnic": lambda each: each.vnic,
+    "before": lambda each: each.before,
+    "after": lambda each: each.after,
+    "why": lambda each: each.reason,
+}
+_vnic = click.argument("vnic_id", metavar="ID", type=ID)
+_twin = click.argument("twin_id", metavar="TWIN", type=ID)
+_cluster = click.option("--cluster", type=ID, help="The cluster that it is in.")
+_vm_pool = click.option("--vm-pool", type=ID, help="The VM pool that it is in.")
+
+
+@click.group()
+def vnic() -> None:
+    """vNICs: network interfaces of VMs, and their MACs."""
+
+
+@vnic.command("list")
+@as_json_option
+def list_vnics(as_json: bool) -> None:
+    """List all vNICs."""
+    _print_all(_all(open_database()), as_json)
+
+
+@vnic.command()
+@_vnic
+@as_json_option
+def show(vnic_id: str, as_json: bool) -> None:
+    """Show one vNIC."""
+    _print(vnics.get(open_database(), vnic_id), as_json)
+
+
+@vnic.command()
+@_vnic
+@click.option("--vm", required=True, help="The VM that it is of.")
+@click.option("--name", required=True, help="Its name in the VM.")
+@_cluster
+@_vm_pool
+@click.option("--network", type=ID, help="The network that it is on; a subnet brings its own.")
+@click.option("--subnet", type=int, help="The number of the subnet that its address is from.")
+@click.option("--mac", type=MAC, help="This very MAC; without, the one that it has, or one of its MAC pool.")
+@dry_run_option
+@as_json_option
+def put(
+    vnic_id: str,
+    vm: str,
+    name: str,
+    cluster: str | None,
+    vm_pool: str | None,
+    network: str | None,
+    subnet: int | None,
+    mac: Mac | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Create or replace a vNIC. What is left out has its default."""
+    body = checked(
+        NamedVnicIn,
+        {
+            "id": vnic_id,
+            "vm": vm,
+            "name": name,
+            "cluster": cluster,
+            "vm_pool": vm_pool,
+            "network": network,
+            "subnet": subnet,
+            "mac": mac,
+        },
+    )
+    found, _ = vnics.put(open_database(), body.spec(body.id), dry_run=dry_run)
+    _print(found, as_json, dry_run)
+
+
+@vnic.command()
+@_vnic
+@_cluster
+@_vm_pool
+@click.option("--new-mac", is_flag=True, help="Give it a MAC of the pool there, if that is another.")
+@dry_run_option
+@as_json_option
+def move(vnic_id: str, cluster: str | None, vm_pool: str | None, new_mac: bool, dry_run: bool, as_json: bool) -> None:
+    """Move a vNIC to another cluster or VM pool, and so under another MAC pool."""
+    found = vnics.move(open_database(), vnic_id, cluster=cluster, vm_pool=vm_pool, new_mac=new_mac, dry_run=dry_run)
+    _print(found, as_json, dry_run)
+
+
+@vnic.command()
+@_vnic
+@dry_run_option
+def delete(vnic_id: str, dry_run: bool) -> None:
+    """Delete a vNIC. Its MAC cools: the same vNIC has it back until then."""
+    vnics.delete_vnic(open_database(), vnic_id, dry_run=dry_run)
+    note_dry_run(dry_run)
+
+
+@vnic.command()
+@_vnic
+@_twin
+@dry_run_option
+@as_json_option
+def twin(vnic_id: str, twin_id: str, dry_run: bool, as_json: bool) -> None:
+    """Give the vNIC the MAC of TWIN, to share it on purpose."""
+    _print(vnics.make_twins(open_database(), vnic_id, twin_id, dry_run=dry_run), as_json, dry_run)
+
+
+@vnic.command()
+@_vnic
+@_twin
+@dry_run_option
+@as_json_option
+def untwin(vnic_id: str, twin_id: str, dry_run: bool, as_json: bool) -> None:
+    """End that two vNICs are twins: ID gets a MAC of its own."""
+    _print(vnics.part_twins(open_database(), vnic_id, twin_id, dry_run=dry_run), as_json, dry_run)
+
+
+@vnic.command()
+@click.argument("file", type=FILE)
+@dry_run_option
+@as_json_option
+def bulk(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
+    """Create or replace the vNICs of FILE, all or none: JSON as POST /v1/vnics/bulk takes it; - is stdin."""
+    body = read_body(BulkIn, file)
+    found = vnics.put_all(open_database(), [each.spec(each.id) for each in body.vnics], dry_run=dry_run)
+    _print_all(found, as_json, dry_run)
+
+
+@vnic.command("import")
+@click.argument("file", type=FILE)
+@click.option("--reassign-bad-macs", is_flag=True, help="Give new MACs for bad ones, also if FILE does not say so.")
+@dry_run_option
+@as_json_option
+def import_vnics(file: BinaryIO, reassign_bad_macs: bool, dry_run: bool, as_json: bool) -> None:
+    """Import the vNICs of FILE with their MACs, all or none: JSON as POST /v1/vnics/import takes it; - is stdin."""
+    body = read_body(ImportIn, file)
+    imported = vnics.take_in(
+        open_database(),
+        [each.spec(each.id) for each in body.vnics],
+        reassign_bad_macs=reassign_bad_macs or body.reassign_bad_macs,
+        dry_run=dry_run,
+    )
+    if as_json:
+        print_as(ImportedOut, imported)
+        return
+    print_table(COLUMNS, imported.vnics)
+    if imported.reassigned:
+        print_table(REASSIGNED, imported.reassigned, "New MACs")
+    if imported.external:
+        outside = set(imported.external)
+        print_table(COLUMNS, [each for each in imported.vnics if each.id in outside], "Outside every pool's ranges")
+    note_dry_run(dry_run)
+
+
+def _all(ctx: Context) -> list[Vnic]:
+    found: list[Vnic] = []
+    after: str | None = None
+    while part := vnics.list_vnics(ctx, limit=_AT_ONCE, after=after):
+        found += part
+        after = part[-1].id
+    return found
+
+
+def _print_all(found: list[Vnic], as_json: bool, dry_run: bool = False) -> None:
+    if as_json:
+        print_as(list[VnicOut], found)
+    else:
+        print_table(COLUMNS, found)
+        note_dry_run(dry_run)
+
+
+def _print(found: Vnic, as_json: bool, dry_run: bool = False) -> None:
+    if as_json:
+        print_as(VnicOut, found)
+    else:
+        print_fields(_FIELDS, found)
+        note_dry_run(dry_run)
