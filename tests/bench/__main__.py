@@ -34,7 +34,7 @@ def _report(figures: list[Figure]) -> str:
         "# Benchmarks",
         "",
         "Ratios, each between two things measured side by side in one run, in turns; the medians of the turns. "
-        "`./dev bench` writes this file. What DESIGN asks for is a goal to reach, and stands beside what came out.",
+        "`./dev bench` writes this file. What is asked for is a goal to reach, and stands beside what came out.",
         "",
         f"Run on {datetime.now(UTC):%Y-%m-%d}: {_machine()}",
         "",
