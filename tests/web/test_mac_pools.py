@@ -135,6 +135,22 @@ def test_twins_share_a_mac_and_part_again(api: Api) -> None:
     assert (parted["mac"] != first["mac"], parted["twins"]) == (True, [])
 
 
+def test_every_holder_of_a_shared_mac_is_on_some_page(api: Api) -> None:
+    api.put("/v1/vnics/a", vm="vm-a", name="eth0")
+    for name in ("b", "c", "d"):
+        api.put(f"/v1/vnics/{name}", vm="vm", name="eth0")
+    api.post("/v1/vnics/b/twins", twin="a")
+    seen, cursor = [], None
+    while True:
+        query = {"limit": 1} | ({} if cursor is None else {"cursor": cursor})
+        page = api.get("/v1/mac-pools/default/macs", **query).get_json()
+        seen += [each["vnic"] for each in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert seen == ["a", "b", "c", "d"]
+
+
 def test_a_word_of_the_api_is_no_id(api: Api) -> None:
     answer = api.put("/v1/vnics/bulk", vm="vm", name="eth0")
     assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, false, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, false, func, insert, or_, select, tuple_, update
 
 from leasehold.domain.addresses import Mac, MacRange
 from leasehold.domain.mac_pools import Extent, check_ranges, difference, gaps
@@ -278,14 +278,16 @@ def take_in(
         )
 
 
-def macs_in_use(ctx: Context, pool_id: str, *, limit: int, after: Mac | None = None) -> list[MacInUse]:
-    """Up to `limit` MACs behind `after` that vNICs have under the pool's rules, ascending. Raises MacPoolNotFound."""
+def macs_in_use(ctx: Context, pool_id: str, *, limit: int, after: tuple[Mac, str] | None = None) -> list[MacInUse]:
+    """Up to `limit` MACs behind that of the vNIC `after` that vNICs have under the pool's rules, ascending; a shared
+    one comes once for each vNIC. Raises MacPoolNotFound."""
+    behind: tuple[Any, ...] = (-1, "") if after is None else (after[0].value, after[1])
     with ctx.db.read() as connection:
         require(connection, pool_id)
         ranges = _ranges(connection, pool_id)
         rows = connection.execute(
             select(vnics.c.mac, vnics.c.id, vnics.c.vm)
-            .where(vnics.c.mac_pool_id == pool_id, vnics.c.mac > (-1 if after is None else after.value))
+            .where(vnics.c.mac_pool_id == pool_id, tuple_(vnics.c.mac, vnics.c.id) > tuple_(*behind))
             .order_by(vnics.c.mac, vnics.c.id)
             .limit(limit)
         ).all()

@@ -41,9 +41,21 @@ from leasehold.web.wire import (
     id_key,
 )
 
+
+def _holder(key: str) -> tuple[Mac, str]:
+    """A MAC and one vNIC that has it, out of a cursor. Raises ValueError or FieldInvalid for what no answer had."""
+    mac, vnic = key.split(" ")
+    return Mac.parse(mac), id_key(vnic)
+
+
+def _holder_key(text: str) -> str:
+    _holder(text)
+    return text
+
+
 routes = Routes("mac-pools")
 _pools = Listing[MacPool, str]("mac-pools", lambda each: each.id, id_key)
-_macs = Listing[MacInUse, Mac]("macs", lambda each: each.mac, Mac.parse)
+_macs = Listing[MacInUse, str]("macs", lambda each: f"{each.mac} {each.vnic}", _holder_key)
 _Ranges = Annotated[tuple[MacRangeIn, ...], Field(max_length=1024)]
 _UNSOUND = (MacPoolInvalid, RangeInvalid, RangeNotUnicast, RangesOverlap, NameTaken)
 
@@ -230,7 +242,12 @@ def delete_mac_pool(ctx: Context, pool_id: Id, query: WriteQuery) -> None:
 @routes.on("GET", "/mac-pools/<pool_id>/macs", roles=READERS, answer=MacInUsePage, errors=[MacPoolNotFound])
 def list_macs(ctx: Context, pool_id: Id, query: PageQuery) -> Page[MacInUse]:
     """The MACs that vNICs have under the pool's rules, in range or not, ascending."""
-    return _macs.page(query, lambda limit, after: mac_pools.macs_in_use(ctx, pool_id, limit=limit, after=after))
+    return _macs.page(
+        query,
+        lambda limit, after: mac_pools.macs_in_use(
+            ctx, pool_id, limit=limit, after=None if after is None else _holder(after)
+        ),
+    )
 
 
 @routes.on("POST", "/mac-pools/<pool_id>/make-default", roles=WRITERS, answer=MacPoolOut, errors=[MacPoolNotFound])
