@@ -816,6 +816,8 @@ def open_for(path: Path, clock: Clock) -> Context:
     return open_context(Settings(database_url=f"sqlite:///{path}", cool_down_s=COOL_DOWN_S), clock)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_mac_pools_do_what_sets_do(tmp_path: Path) -> None:
     path = tmp_path / "template.sqlite"
     ctx = open_for(path, Clock())
