@@ -76,12 +76,7 @@ def take(connection: Connection, space_id: int, number: int) -> bool:
 
 def give_back(connection: Connection, space_id: int, numbers: Iterable[int]) -> None:
     """Makes these numbers of the space free again. Raises ValueError, a bug, if one of them is free already."""
-    _lock(connection, space_id)
-    count = 0
-    for first, last in runs(numbers):
-        _merge(connection, space_id, first, last)
-        count += last - first + 1
-    connection.execute(update(spaces).where(spaces.c.id == space_id).values(free=spaces.c.free + count))
+    insert_extents(connection, space_id, runs(numbers), size=0)
 
 
 def insert_extents(connection: Connection, space_id: int, extents: Iterable[Extent], *, size: int) -> None:
