@@ -36,7 +36,7 @@ from leasehold.errors import (
     VnicNotFound,
     WouldDuplicate,
 )
-from leasehold.service import events, mac_pools, macs, networks, scopes, subnets, vnics
+from leasehold.service import events, mac_pools, mac_ranges, macs, networks, scopes, subnets, vnics
 from leasehold.service.context import DEFAULT_POOL, Context, open_context
 from leasehold.service.mac_pools import PoolChange
 from leasehold.store import extents
@@ -843,6 +843,20 @@ def test_explicit_macs_count_too(ctx: Context) -> None:
     assert told_of(ctx, pool) == [("mac_pool.low", 10, 12), ("mac_pool.exhausted", 0, 12)]
 
 
+def test_ranges_that_go_and_leave_few_are_told_too(ctx: Context) -> None:
+    shrunk, cut = a_pool(ctx, "shrunk", span(0, 39)), a_pool(ctx, "cut", span(100, 139))
+    a_cluster(ctx, "cut", cut)
+    vnics.put_all(ctx, [spec(f"v{n}", 130 + n, cluster="cut") for n in range(10)])
+    mac_pools.change(ctx, shrunk.id, PoolChange(ranges=(span(0, 4),)), dry_run=True)
+    mac_pools.change(ctx, shrunk.id, PoolChange(ranges=(span(0, 10),)))
+    assert told_of(ctx, shrunk) == []
+    mac_pools.change(ctx, shrunk.id, PoolChange(ranges=(span(0, 4),)))
+    mac_pools.change(ctx, shrunk.id, PoolChange(ranges=(span(0, 3),)))
+    mac_pools.split(ctx, cut.id, name="part", ranges=[span(100, 129)])
+    assert told_of(ctx, shrunk) == [("mac_pool.low", 5, 5)]
+    assert told_of(ctx, cut) == [("mac_pool.low", 0, 10), ("mac_pool.exhausted", 0, 10)]
+
+
 def test_a_refused_or_dry_call_tells_nothing(ctx: Context, red: MacPool) -> None:
     all_ten = [spec(f"v{n}", cluster="red") for n in range(10)]
     vnics.put_all(ctx, all_ten, dry_run=True)
@@ -869,11 +883,11 @@ def legacy(ctx: Context, red: MacPool) -> MacPool:
 def test_legacy_overlaps_are_listed_once_each_until_they_are_resolved(
     ctx: Context, red: MacPool, legacy: MacPool
 ) -> None:
-    (found,) = mac_pools.overlaps(ctx)
+    (found,) = mac_ranges.overlaps(ctx)
     one, other = sorted([(red.id, span(0, 9)), (legacy.id, span(5, 9))])
     assert ((found.mac_pool, found.range), (found.other_pool, found.other_range)) == (one, other)
     mac_pools.change(ctx, legacy.id, PoolChange(ranges=(span(10, 14),)))
-    assert mac_pools.overlaps(ctx) == []
+    assert mac_ranges.overlaps(ctx) == []
 
 
 def test_a_legacy_overlap_that_a_change_keeps_is_left_alone_and_a_new_one_is_refused(
@@ -910,4 +924,4 @@ def test_a_merge_of_overlapping_pools_joins_what_both_have(ctx: Context, red: Ma
     a_vnic(ctx, "a", 7, cluster="legacy")
     assert mac_pools.merge(ctx, red.id, legacy.id).usage.size == 15
     assert usage(ctx, red) == (14, 1, 0, 0)
-    assert mac_pools.overlaps(ctx) == []
+    assert mac_ranges.overlaps(ctx) == []

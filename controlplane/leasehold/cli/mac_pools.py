@@ -18,7 +18,7 @@ from leasehold.cli.printing import (
 )
 from leasehold.domain.addresses import MacRange
 from leasehold.domain.values import MacInUse, MacPool, Overlap
-from leasehold.service import mac_pools
+from leasehold.service import mac_pools, mac_ranges
 from leasehold.service.mac_pools import PoolChange
 from leasehold.web.mac_pools import ChangedOut, MacInUseOut, MacPoolOut, OverlapOut
 
@@ -212,7 +212,7 @@ def macs(pool_id: str, as_json: bool) -> None:
 @as_json_option
 def overlaps(as_json: bool) -> None:
     """List ranges of different pools that share MACs: imported ones, to be worked off."""
-    found = mac_pools.overlaps(open_database())
+    found = mac_ranges.overlaps(open_database())
     if as_json:
         print_as(list[OverlapOut], found)
     else:

@@ -1,16 +1,16 @@
 """MAC pools: created, changed while allocations run, split, merged, deleted."""
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, false, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, delete, false, func, insert, select, tuple_, update
 
 from leasehold.domain.addresses import Mac, MacRange
-from leasehold.domain.mac_pools import Extent, check_ranges, difference, gaps
-from leasehold.domain.values import Effect, MacInUse, MacPool, Overlap, PoolUsage
+from leasehold.domain.mac_pools import check_ranges, difference
+from leasehold.domain.values import Effect, MacInUse, MacPool, PoolUsage
 from leasehold.errors import (
     DefaultPoolKept,
     DuplicatesInUse,
@@ -19,19 +19,16 @@ from leasehold.errors import (
     MacPoolNotFound,
     NameTaken,
     RangeInvalid,
-    RangesOverlapPools,
     RevisionMismatch,
     WouldDuplicate,
 )
+from leasehold.service import mac_ranges
 from leasehold.service import macs as macs_service
 from leasehold.service.context import Context
 from leasehold.service.macs import Holder
 from leasehold.store import extents
 from leasehold.store.database import AnyRow, Violation
-from leasehold.store.tables import mac_pools, mac_ranges, macs, scopes, spaces, vnics
-
-_NAMED = 50
-"""How many vNICs an answer names; it counts them all."""
+from leasehold.store.tables import mac_pools, macs, scopes, spaces, vnics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +75,9 @@ def create(
     pool_id = str(uuid.uuid4())
     with naming(name), ctx.db.write(dry_run=dry_run) as connection:
         _lock_ranges(connection)
-        _refuse_overlaps(connection, pool_id, ranges)
+        mac_ranges.refuse_overlaps(connection, pool_id, ranges)
         _insert(connection, pool_id, name, description, allow_duplicates)
-        _set_ranges(connection, pool_id, (), ranges)
+        mac_ranges.replace(ctx, connection, pool_id, (), ranges)
         return _pools(connection, pool_id)[0]
 
 
@@ -113,10 +110,10 @@ def change(
         strays: tuple[MacInUse, ...] = ()
         count = 0
         if wanted.ranges is not None:
-            before = _ranges(connection, pool_id)
-            _refuse_overlaps(connection, pool_id, [each for each in wanted.ranges if each not in before])
-            lost = _set_ranges(connection, pool_id, before, wanted.ranges)
-            strays, count = _in_use(connection, pool_id, lost)
+            before = mac_ranges.of_pool(connection, pool_id)
+            mac_ranges.refuse_overlaps(connection, pool_id, [each for each in wanted.ranges if each not in before])
+            lost = mac_ranges.replace(ctx, connection, pool_id, before, wanted.ranges)
+            strays, count = mac_ranges.in_use(connection, pool_id, lost)
         values = {
             field: value
             for field, value in (
@@ -165,11 +162,11 @@ def split(
     with naming(name), ctx.db.write(dry_run=dry_run) as connection:
         _lock_ranges(connection)
         pool = require(connection, pool_id, lock=True)
-        before = _ranges(connection, pool_id)
+        before = mac_ranges.of_pool(connection, pool_id)
         foreign = difference(ranges, before)
         left = difference(before, ranges)
         if foreign or not left:
-            named = ", ".join(map(str, map(_as_range, foreign))) or "all of it"
+            named = ", ".join(map(str, map(mac_ranges.as_range, foreign))) or "all of it"
             raise RangeInvalid(
                 f"ranges: MAC pool {pool.name} cannot give {named} away. Name a part of its ranges: "
                 f"{', '.join(map(str, before))}.",
@@ -177,10 +174,12 @@ def split(
                 mac_pool=pool_id,
             )
         _insert(connection, new_id, name, description, pool.allow_duplicates)
-        _set_ranges(connection, pool_id, before, [_as_range(each) for each in left])
-        _set_ranges(connection, new_id, (), ranges)
+        mac_ranges.replace(ctx, connection, pool_id, before, [mac_ranges.as_range(each) for each in left])
+        mac_ranges.replace(ctx, connection, new_id, (), ranges)
         connection.execute(
-            update(vnics).where(vnics.c.mac_pool_id == pool_id, _within(vnics.c.mac, ranges)).values(mac_pool_id=new_id)
+            update(vnics)
+            .where(vnics.c.mac_pool_id == pool_id, mac_ranges.within(vnics.c.mac, ranges))
+            .values(mac_pool_id=new_id)
         )
         _touch(connection, pool_id)
         return _pools(connection, new_id)[0]
@@ -202,13 +201,13 @@ def merge(ctx: Context, pool_id: str, from_id: str, *, dry_run: bool = False) ->
         _keep_default(source)
         if not pool.allow_duplicates:
             refuse_duplicates(macs_service.duplicates_under(connection, from_id), f"MAC pool {pool.name}")
-        before = _ranges(connection, pool_id)
-        moved = _ranges(connection, from_id)
+        before = mac_ranges.of_pool(connection, pool_id)
+        moved = mac_ranges.of_pool(connection, from_id)
         connection.execute(update(vnics).where(vnics.c.mac_pool_id == from_id).values(mac_pool_id=pool_id))
         connection.execute(update(scopes).where(scopes.c.mac_pool_id == from_id).values(mac_pool_id=pool_id))
         _delete(connection, source)
-        united = [*before, *(_as_range(each) for each in difference(moved, before))]
-        _set_ranges(connection, pool_id, before, united)
+        united = [*before, *(mac_ranges.as_range(each) for each in difference(moved, before))]
+        mac_ranges.replace(ctx, connection, pool_id, before, united)
         _touch(connection, pool_id)
         return _pools(connection, pool_id)[0]
 
@@ -227,7 +226,7 @@ def delete_pool(ctx: Context, pool_id: str, *, dry_run: bool = False) -> None:
         ]
         of_vnics = list(
             connection.execute(
-                select(vnics.c.id).where(vnics.c.mac_pool_id == pool_id).order_by(vnics.c.id).limit(_NAMED)
+                select(vnics.c.id).where(vnics.c.mac_pool_id == pool_id).order_by(vnics.c.id).limit(mac_ranges.NAMED)
             ).scalars()
         )
         if assigned or of_vnics:
@@ -244,6 +243,7 @@ def delete_pool(ctx: Context, pool_id: str, *, dry_run: bool = False) -> None:
 
 
 def take_in(
+    ctx: Context,
     connection: Connection,
     pool_id: str,
     *,
@@ -261,11 +261,11 @@ def take_in(
     present = connection.execute(select(mac_pools).where(mac_pools.c.id == pool_id).with_for_update()).one_or_none()
     if present is None:
         _insert(connection, pool_id, name, description, allow_duplicates)
-        _set_ranges(connection, pool_id, (), ranges)
+        mac_ranges.replace(ctx, connection, pool_id, (), ranges)
     else:
         if not allow_duplicates:
             _refuse_duplicates_in_use(connection, present)
-        _set_ranges(connection, pool_id, _ranges(connection, pool_id), ranges)
+        mac_ranges.replace(ctx, connection, pool_id, mac_ranges.of_pool(connection, pool_id), ranges)
         connection.execute(
             update(mac_pools)
             .where(mac_pools.c.id == pool_id)
@@ -284,46 +284,14 @@ def macs_in_use(ctx: Context, pool_id: str, *, limit: int, after: tuple[Mac, str
     behind: tuple[Any, ...] = (-1, "") if after is None else (after[0].value, after[1])
     with ctx.db.read() as connection:
         require(connection, pool_id)
-        ranges = _ranges(connection, pool_id)
+        ranges = mac_ranges.of_pool(connection, pool_id)
         rows = connection.execute(
             select(vnics.c.mac, vnics.c.id, vnics.c.vm)
             .where(vnics.c.mac_pool_id == pool_id, tuple_(vnics.c.mac, vnics.c.id) > tuple_(*behind))
             .order_by(vnics.c.mac, vnics.c.id)
             .limit(limit)
         ).all()
-    return [_mac_in_use(row, ranges) for row in rows]
-
-
-def overlaps(ctx: Context) -> list[Overlap]:
-    """Ranges of different pools that share MACs: imported ones, to be worked off, each pair once."""
-    with ctx.db.read() as connection:
-        return overlapping(connection)
-
-
-def overlapping(connection: Connection) -> list[Overlap]:
-    """What `overlaps` answers, as this transaction sees it."""
-    one, other = mac_ranges.alias("one"), mac_ranges.alias("other")
-    rows = connection.execute(
-        select(one.c.mac_pool_id, one.c.first, one.c.last, other.c.mac_pool_id, other.c.first, other.c.last)
-        .join(
-            other,
-            and_(
-                one.c.mac_pool_id < other.c.mac_pool_id,
-                one.c.first <= other.c.last,
-                other.c.first <= one.c.last,
-            ),
-        )
-        .order_by(one.c.first, other.c.first)
-    ).all()
-    return [
-        Overlap(
-            mac_pool=pool,
-            range=_as_range((first, last)),
-            other_pool=other_pool,
-            other_range=_as_range((other_first, other_last)),
-        )
-        for pool, first, last, other_pool, other_first, other_last in rows
-    ]
+    return [mac_ranges.mac_in_use(row, ranges) for row in rows]
 
 
 def require(connection: Connection, pool_id: str, *, lock: bool = False) -> AnyRow:
@@ -373,55 +341,6 @@ def _lock_ranges(connection: Connection) -> None:
     """Lets changes of pools queue, and none run beside a change of MACs: neither that ranges do not overlap, nor that
     a MAC is either free or known, is a rule that a unique index can hold."""
     macs_service.change_rules(connection)
-
-
-def _refuse_overlaps(connection: Connection, pool_id: str, ranges: Iterable[MacRange]) -> None:
-    found = [
-        (each, row.name, row.mac_pool_id, _as_range((row.first, row.last)))
-        for each in ranges
-        for row in connection.execute(
-            select(mac_ranges, mac_pools.c.name)
-            .join(mac_pools, mac_pools.c.id == mac_ranges.c.mac_pool_id)
-            .where(
-                mac_ranges.c.mac_pool_id != pool_id,
-                mac_ranges.c.first <= each.last.value,
-                mac_ranges.c.last >= each.first.value,
-            )
-            .order_by(mac_ranges.c.first)
-        )
-    ]
-    if found:
-        told = "; ".join(f"{each} with {other} of MAC pool {name}" for each, name, _, other in found)
-        raise RangesOverlapPools(
-            f"ranges: they overlap with other pools: {told}. Choose ranges that no pool has.",
-            overlaps=[
-                {"range": _range_facts(each), "mac_pool": other_id, "name": name, "other_range": _range_facts(other)}
-                for each, name, other_id, other in found
-            ],
-        )
-
-
-def _set_ranges(
-    connection: Connection, pool_id: str, before: Iterable[MacRange], after: Iterable[MacRange]
-) -> list[Extent]:
-    """Replaces the pool's ranges, and its free numbers with them; returns what it lost."""
-    before, after = list(before), list(after)
-    space_id = connection.execute(select(mac_pools.c.space_id).where(mac_pools.c.id == pool_id)).scalar_one()
-    lost = difference(before, after)
-    for first, last in lost:
-        extents.remove_extent(connection, space_id, first, last)
-    for extent in difference(after, before):
-        in_use = connection.execute(
-            select(macs.c.mac).where(macs.c.mac.between(*extent)).order_by(macs.c.mac)
-        ).scalars()
-        size = extent[1] - extent[0] + 1
-        extents.insert_extents(connection, space_id, gaps(extent, in_use), size=size)
-    connection.execute(delete(mac_ranges).where(mac_ranges.c.mac_pool_id == pool_id))
-    connection.execute(
-        insert(mac_ranges),
-        [{"mac_pool_id": pool_id, "first": each.first.value, "last": each.last.value} for each in after],
-    )
-    return lost
 
 
 def _insert(connection: Connection, pool_id: str, name: str, description: str, allow_duplicates: bool) -> None:
@@ -476,42 +395,6 @@ def _facts(duplicates: Mapping[Mac, list[Holder]]) -> list[dict[str, object]]:
     return [{"mac": str(mac), "holders": [each.facts() for each in own]} for mac, own in duplicates.items()]
 
 
-def _in_use(connection: Connection, pool_id: str, lost: Sequence[Extent]) -> tuple[tuple[MacInUse, ...], int]:
-    """The first of the MACs in `lost` that vNICs have under the pool's rules, and how many there are."""
-    condition = (vnics.c.mac_pool_id == pool_id) & _within(vnics.c.mac, map(_as_range, lost))
-    count: int = connection.execute(select(func.count()).select_from(vnics).where(condition)).scalar_one()
-    rows = connection.execute(
-        select(vnics.c.mac, vnics.c.id, vnics.c.vm).where(condition).order_by(vnics.c.mac, vnics.c.id).limit(_NAMED)
-    )
-    return tuple(_mac_in_use(row, ()) for row in rows), count
-
-
-def _mac_in_use(row: AnyRow, ranges: Iterable[MacRange]) -> MacInUse:
-    mac = Mac(row.mac)
-    return MacInUse(mac=mac, vnic=row.id, vm=row.vm, in_range=any(mac in each for each in ranges))
-
-
-def _within(column: Any, ranges: Iterable[MacRange]) -> Any:
-    return or_(false(), *(column.between(each.first.value, each.last.value) for each in ranges))
-
-
-def _as_range(extent: Extent) -> MacRange:
-    return MacRange(Mac(extent[0]), Mac(extent[1]))
-
-
-def _range_facts(each: MacRange) -> dict[str, str]:
-    return {"from": str(each.first), "to": str(each.last)}
-
-
-def _ranges(connection: Connection, pool_id: str) -> list[MacRange]:
-    return [
-        _as_range((row.first, row.last))
-        for row in connection.execute(
-            select(mac_ranges).where(mac_ranges.c.mac_pool_id == pool_id).order_by(mac_ranges.c.first)
-        )
-    ]
-
-
 def _pools(connection: Connection, pool_id: str | None) -> list[MacPool]:
     rows = connection.execute(
         select(mac_pools, spaces.c.free, spaces.c.size)
@@ -523,12 +406,14 @@ def _pools(connection: Connection, pool_id: str | None) -> list[MacPool]:
 
 
 def _pool(connection: Connection, row: AnyRow) -> MacPool:
-    ranges = _ranges(connection, row.id)
+    ranges = mac_ranges.of_pool(connection, row.id)
     cooling: int = connection.execute(
-        select(func.count()).select_from(macs).where(macs.c.holders == 0, _within(macs.c.mac, ranges))
+        select(func.count()).select_from(macs).where(macs.c.holders == 0, mac_ranges.within(macs.c.mac, ranges))
     ).scalar_one()
     outside: int = connection.execute(
-        select(func.count()).select_from(vnics).where(vnics.c.mac_pool_id == row.id, ~_within(vnics.c.mac, ranges))
+        select(func.count())
+        .select_from(vnics)
+        .where(vnics.c.mac_pool_id == row.id, ~mac_ranges.within(vnics.c.mac, ranges))
     ).scalar_one()
     return MacPool(
         id=row.id,

@@ -124,7 +124,7 @@ def draw(
             for mac, vnic_id in zip(taken, vnic_ids, strict=True)
         ],
     )
-    _warn(ctx, connection, pool, wanted)
+    tell_if_low(ctx, connection, pool, free=pool.free - wanted, size=pool.size)
     return [Mac(mac) for mac in taken]
 
 
@@ -149,7 +149,7 @@ def claim(
     if row is None:
         for pool in _pools_with(connection, mac):
             if extents.take(connection, pool.space_id, mac.value):
-                _warn(ctx, connection, pool, 1)
+                tell_if_low(ctx, connection, pool, free=pool.free - 1, size=pool.size)
         connection.execute(insert(macs).values(mac=mac.value, holders=1, shared=False, vnic_id=vnic_id))
         return
     if row.holders:
@@ -240,6 +240,29 @@ def sweep(ctx: Context) -> int:
     return len(due)
 
 
+def stock(connection: Connection, pool_id: str) -> AnyRow:
+    """The pool's `id`, `name`, `space_id`, and of its MACs the `size` and how many are `free`."""
+    return connection.execute(
+        select(mac_pools.c.id, mac_pools.c.name, mac_pools.c.space_id, spaces.c.size, spaces.c.free)
+        .join(spaces, spaces.c.id == mac_pools.c.space_id)
+        .where(mac_pools.c.id == pool_id)
+    ).one()
+
+
+def tell_if_low(ctx: Context, connection: Connection, before: AnyRow, *, free: int, size: int) -> None:
+    """Tells once when a pool, whose stock was `before`, comes down to the mark, and when nothing is left."""
+    data = {"mac_pool": before.id, "name": before.name, "free": free, "size": size}
+    if free <= _mark(ctx, size) and before.free > _mark(ctx, before.size):
+        events.emit(connection, ctx.now_ms(), "mac_pool.low", f"mac-pools/{before.id}", data)
+    if free == 0 < before.free:
+        events.emit(connection, ctx.now_ms(), "mac_pool.exhausted", f"mac-pools/{before.id}", data)
+
+
+def _mark(ctx: Context, size: int) -> int:
+    """At so many free MACs a pool of this size is low."""
+    return max(size * ctx.settings.mac_pool_low_percent // 100, ctx.settings.mac_pool_low_count)
+
+
 def holders(connection: Connection, wanted: Iterable[Mac]) -> dict[Mac, list[Holder]]:
     """Who has each of the MACs, by vNIC; MACs that nobody has are left out."""
     found: dict[Mac, list[Holder]] = {}
@@ -316,13 +339,3 @@ def _take_from_others(connection: Connection, pool_id: str, numbers: Sequence[in
         for number in numbers:
             if other.first <= number <= other.last:
                 extents.take(connection, other.space_id, number)
-
-
-def _warn(ctx: Context, connection: Connection, pool: AnyRow, count: int) -> None:
-    """Tells once when the pool's free MACs come down to the mark, and when there are none."""
-    mark = max(pool.size * ctx.settings.mac_pool_low_percent // 100, ctx.settings.mac_pool_low_count)
-    after = pool.free - count
-    data = {"mac_pool": pool.id, "name": pool.name, "free": after, "size": pool.size}
-    for event, level in (("mac_pool.low", mark), ("mac_pool.exhausted", 0)):
-        if after <= level < pool.free:
-            events.emit(connection, ctx.now_ms(), event, f"mac-pools/{pool.id}", data)

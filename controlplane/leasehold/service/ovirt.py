@@ -9,7 +9,7 @@ from leasehold.domain.addresses import Mac, MacRange
 from leasehold.domain.mac_pools import check_each, joined
 from leasehold.domain.values import Imported, MacPool, Overlap, Scope, ScopeKind, Vnic, VnicSpec
 from leasehold.errors import MacPoolInvalid
-from leasehold.service import mac_pools, macs, scopes, vnics
+from leasehold.service import mac_pools, mac_ranges, macs, scopes, vnics
 from leasehold.service.context import Context
 from leasehold.service.macs import Holder
 from leasehold.store.tables import mac_pools as mac_pools_table
@@ -106,7 +106,7 @@ def take_in(ctx: Context, engine: Engine, *, reassign_bad_macs: bool = False, dr
     default = next((pool.id for pool in engine.mac_pools if pool.default_pool), None)
     named = ", ".join(pool.name for pool in engine.mac_pools)
     with mac_pools.naming(named), vnics.writing(ctx, dry_run, changes_rules=True) as connection:
-        renamed = _take_pools(connection, engine.mac_pools)
+        renamed = _take_pools(ctx, connection, engine.mac_pools)
         taken = _take_scopes(connection, engine, default)
         imported = vnics.take_in_with(
             ctx, connection, _placed(connection, engine.nics), reassign_bad_macs=reassign_bad_macs
@@ -119,7 +119,7 @@ def take_in(ctx: Context, engine: Engine, *, reassign_bad_macs: bool = False, dr
             renamed=renamed,
             joined=tuple(pool.id for pool in engine.mac_pools if len(joined(pool.ranges)) < len(pool.ranges)),
             overlaps=tuple(
-                each for each in mac_pools.overlapping(connection) if {each.mac_pool, each.other_pool} & ids
+                each for each in mac_ranges.overlapping(connection) if {each.mac_pool, each.other_pool} & ids
             ),
             scopes=taken,
             vnics=imported,
@@ -130,7 +130,7 @@ def take_in(ctx: Context, engine: Engine, *, reassign_bad_macs: bool = False, dr
         )
 
 
-def _take_pools(connection: Connection, pools: Sequence[EnginePool]) -> tuple[Renamed, ...]:
+def _take_pools(ctx: Context, connection: Connection, pools: Sequence[EnginePool]) -> tuple[Renamed, ...]:
     """Every engine calls its first pool "Default", as we do: a name that is another's here gets a suffix."""
     coming = {pool.id for pool in pools}
     others = {
@@ -145,6 +145,7 @@ def _take_pools(connection: Connection, pools: Sequence[EnginePool]) -> tuple[Re
             name += _SUFFIX
             renamed.append(Renamed(mac_pool=pool.id, before=pool.name, after=name))
         mac_pools.take_in(
+            ctx,
             connection,
             pool.id,
             name=name,

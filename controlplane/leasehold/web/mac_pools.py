@@ -21,7 +21,7 @@ from leasehold.errors import (
     RevisionMismatch,
     WouldDuplicate,
 )
-from leasehold.service import mac_pools
+from leasehold.service import mac_pools, mac_ranges
 from leasehold.service.context import Context
 from leasehold.service.mac_pools import PoolChange
 from leasehold.web.api import READERS, WRITERS, Reply, Routes
@@ -200,7 +200,7 @@ def create_mac_pool(ctx: Context, query: WriteQuery, body: MacPoolIn) -> Reply[M
 @routes.on("GET", "/mac-pools/overlaps", roles=READERS, answer=OverlapsOut)
 def list_overlaps(ctx: Context) -> OverlapsOut:
     """Ranges of different pools that share MACs."""
-    return OverlapsOut(items=[OverlapOut.model_validate(each) for each in mac_pools.overlaps(ctx)])
+    return OverlapsOut(items=[OverlapOut.model_validate(each) for each in mac_ranges.overlaps(ctx)])
 
 
 @routes.on("GET", "/mac-pools/<pool_id>", roles=READERS, answer=MacPoolOut, errors=[MacPoolNotFound])
