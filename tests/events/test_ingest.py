@@ -10,6 +10,7 @@ from leasehold.domain.values import Event, Subnet, SubnetSpec, VnicSpec
 from leasehold.errors import FieldInvalid, HostNotFound
 from leasehold.service import events, hosts, networks, subnets, vnics
 from leasehold.service.context import Context
+from leasehold.store.tables import FIRST_SUBNET_ID
 
 BOOT = str(uuid.UUID(int=1))
 NEXT_BOOT = str(uuid.UUID(int=2))
@@ -21,7 +22,7 @@ def lease(seq: int, **differences: Any) -> dict[str, Any]:
         "seq": seq,
         "type": "lease.assigned",
         "at": 1_700_000_000_123,
-        "subnet": 1,
+        "subnet": FIRST_SUBNET_ID,
         "ip": "192.0.2.10",
         "mac": MAC,
         "valid_lft": 3600,
@@ -34,7 +35,7 @@ def rejection(seq: int, **differences: Any) -> dict[str, Any]:
         "seq": seq,
         "type": "client.rejected",
         "at": 1_700_000_010_000,
-        "subnet": 1,
+        "subnet": FIRST_SUBNET_ID,
         "mac": MAC,
         "reason": "unknown",
         "count": 12,
@@ -71,13 +72,17 @@ def sequences(ctx: Context) -> list[object]:
 def test_a_lease_becomes_an_event(ctx: Context, subnet: Subnet) -> None:
     report(ctx, lease(1))
     (event,) = told(ctx)
-    assert (event.type, event.subject, event.sequence) == ("lease.assigned", "subnets/1/addresses/192.0.2.10", 1)
+    assert (event.type, event.subject, event.sequence) == (
+        "lease.assigned",
+        f"subnets/{FIRST_SUBNET_ID}/addresses/192.0.2.10",
+        1,
+    )
     assert event.time.isoformat() == "2023-11-14T22:13:20.123000+00:00"
     assert event.data == {
         "host": "host-a",
         "boot": BOOT,
         "seq": 1,
-        "subnet": 1,
+        "subnet": FIRST_SUBNET_ID,
         "network": "blue",
         "ip": "192.0.2.10",
         "mac": MAC,
@@ -91,14 +96,14 @@ def test_a_lease_becomes_an_event(ctx: Context, subnet: Subnet) -> None:
 def test_a_rejection_becomes_an_event_of_the_client(ctx: Context, subnet: Subnet) -> None:
     report(ctx, rejection(1))
     (event,) = told(ctx)
-    assert (event.type, event.subject) == ("client.rejected", f"subnets/1/clients/{MAC}")
+    assert (event.type, event.subject) == ("client.rejected", f"subnets/{FIRST_SUBNET_ID}/clients/{MAC}")
     assert (event.data["reason"], event.data["count"]) == ("unknown", 12)
     assert (event.data["first_at"], event.data["last_at"]) == ("2023-11-14T22:13:20.000Z", "2023-11-14T22:13:29.000Z")
 
 
 def test_rejections_of_clients_that_were_not_counted_one_by_one(ctx: Context, subnet: Subnet) -> None:
     report(ctx, rejection(1, mac=None))
-    assert told(ctx)[0].subject == "subnets/1/clients"
+    assert told(ctx)[0].subject == f"subnets/{FIRST_SUBNET_ID}/clients"
 
 
 def test_a_loss_becomes_an_event_of_the_host(ctx: Context, subnet: Subnet) -> None:
@@ -301,6 +306,7 @@ def test_events_are_listed_by_type_and_subject(ctx: Context, subnet: Subnet) -> 
     report(ctx, lease(1), rejection(2), lease(3, ip="192.0.2.11"))
     assert [each.data["seq"] for each in events.list_events(ctx, limit=9, types=("client.rejected",))] == [2]
     assert [
-        each.data["seq"] for each in events.list_events(ctx, limit=9, subject="subnets/1/addresses/192.0.2.11")
+        each.data["seq"]
+        for each in events.list_events(ctx, limit=9, subject=f"subnets/{FIRST_SUBNET_ID}/addresses/192.0.2.11")
     ] == [3]
     assert [each.data["seq"] for each in events.list_events(ctx, after_position=1, limit=1)] == [2]

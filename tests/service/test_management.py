@@ -11,14 +11,15 @@ from leasehold.service import hosts, management, networks, replication, subnets
 from leasehold.service.context import Context
 from leasehold.service.management import Answer, Watch
 from leasehold.service.replication import epoch_of
+from leasehold.store.tables import FIRST_SUBNET_ID
 from service.conftest import Clock
 
-SUBNET = 1
+SUBNET = FIRST_SUBNET_ID
 
 
 @pytest.fixture
 def watch(ctx: Context) -> Watch:
-    """One host on network blue, which has subnet 1 and wants one server."""
+    """One host on network blue, which has one subnet and wants one server."""
     networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=1)
     subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("192.0.2.0/24")))
     hosts.put(

@@ -13,6 +13,7 @@ from schemathesis.checks import positive_data_acceptance
 from leasehold.config import Settings
 from leasehold.service import tokens
 from leasehold.service.context import open_context
+from leasehold.store.tables import FIRST_SUBNET_ID
 from leasehold.web import create_app
 from leasehold.web.app import OPERATIONS
 from leasehold.web.openapi import document
@@ -122,7 +123,7 @@ def administrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
     client = app.test_client()
     client.put("/v1/networks/blue", json={"ipam_enabled": True}, headers=headers)
     client.post("/v1/subnets", json={"network": "blue", "cidr": "192.0.2.0/24"}, headers=headers)
-    client.put("/v1/vnics/v1", json={"vm": "vm1", "name": "nic1", "subnet": 1}, headers=headers)
+    client.put("/v1/vnics/v1", json={"vm": "vm1", "name": "nic1", "subnet": FIRST_SUBNET_ID}, headers=headers)
     late.app = app
     yield headers
     ctx.db.dispose()

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from leasehold.store.tables import FIRST_SUBNET_ID
 from web.conftest import Api
 
 
@@ -32,7 +33,9 @@ def filled(api: Api, subnet: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 4, 5, 6])
-@pytest.mark.parametrize("path", ["networks", "subnets", "hosts", "vnics", "tokens", "subnets/1/reservations"])
+@pytest.mark.parametrize(
+    "path", ["networks", "subnets", "hosts", "vnics", "tokens", f"subnets/{FIRST_SUBNET_ID}/reservations"]
+)
 def test_parts_make_the_whole(api: Api, filled: None, path: str, limit: int) -> None:
     whole = api.get(f"/v1/{path}").get_json()
     assert (len(whole["items"]), whole["next"]) == (5, None)

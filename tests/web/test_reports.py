@@ -9,6 +9,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from leasehold.domain.lease_events import GAP, LEASE_TYPES, REJECTED
+from leasehold.store.tables import FIRST_SUBNET_ID
 from leasehold.web.wire import EventType
 from web.conftest import Api, Clients
 
@@ -22,7 +23,7 @@ def line(seq: int, ip: str = "192.0.2.10", kind: str = "lease.assigned") -> dict
         "seq": seq,
         "type": kind,
         "at": 1_700_000_000_000 + seq,
-        "subnet": 1,
+        "subnet": FIRST_SUBNET_ID,
         "ip": ip,
         "mac": "02:00:00:00:00:01",
         "valid_lft": 3600,

@@ -20,6 +20,7 @@ import pytest
 
 from lab.waiting import wait_until
 from leasehold.cli.server import THREADS
+from leasehold.store.tables import FIRST_SUBNET_ID
 
 LEASEHOLD = Path(sys.executable).with_name("leasehold")
 BOOT = "4b9c1e6a-7f0d-4c1b-9a55-2f6f0c7f2f11"
@@ -27,7 +28,7 @@ LINE = {
     "seq": 1,
     "type": "lease.assigned",
     "at": 1_700_000_000_000,
-    "subnet": 1,
+    "subnet": FIRST_SUBNET_ID,
     "ip": "192.0.2.10",
     "mac": "02:00:00:00:00:01",
     "valid_lft": 3600,
@@ -115,7 +116,7 @@ def started_vnics(server: Server, count: int) -> Iterator[list[socket.socket]]:
         api.put("/v1/networks/blue", json={"ipam_enabled": True}).raise_for_status()
         api.post("/v1/subnets", json={"network": "blue", "cidr": "192.0.2.0/24"}).raise_for_status()
         for number in range(count):
-            vnic = {"vm": "vm1", "name": "nic1", "subnet": 1}
+            vnic = {"vm": "vm1", "name": "nic1", "subnet": FIRST_SUBNET_ID}
             api.put(f"/v1/vnics/v{number}", json=vnic).raise_for_status()
         waiting = [server.send(f"POST /v1/vnics/v{number}/start") for number in range(count)]
 

@@ -138,6 +138,10 @@ networks = Table(
     Column("ipam_servers", Integer, comment="null: as many as the settings say"),
 )
 
+FIRST_SUBNET_ID = 1_000_000_000
+"""Kea's ids of our subnets begin here, out of the way of an administrator's own. Source: Kea 2.2 ARM, "IPv4 Subnet
+Identifier": 1 to 4294967294."""
+
 subnets = Table(
     "subnets",
     metadata,

@@ -238,6 +238,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("network_id", "cidr", name=op.f("uq_subnets_network_id_cidr")),
         sqlite_autoincrement=True,
     )
+    # Kea's ids of our subnets begin out of the way of an administrator's own.
+    if op.get_bind().dialect.name == "sqlite":
+        op.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('subnets', 999999999)")
+    else:
+        op.execute("ALTER SEQUENCE subnets_id_seq RESTART WITH 1000000000")
     op.create_table(
         "addresses",
         sa.Column("subnet_id", sa.Integer(), nullable=False),
