@@ -505,6 +505,12 @@ def test_a_running_vnic_keeps_its_mac(ctx: Context, red: MacPool, blue: MacPool)
 # ---- Scopes, moves
 
 
+def test_a_cluster_is_to_be_known_also_where_the_vm_pool_decides(ctx: Context, red: MacPool) -> None:
+    scopes.put(ctx, "vm_pool", "desktops", mac_pool=red.id)
+    with pytest.raises(ScopeNotFound):
+        vnics.put(ctx, spec("a", cluster="unknown", vm_pool="desktops"))
+
+
 def test_an_unknown_scope_is_told(ctx: Context) -> None:
     for act in (lambda: a_vnic(ctx, "a", cluster="none"), lambda: scopes.delete_scope(ctx, "cluster", "none")):
         facts = refused(ctx, ScopeNotFound, NotFound, "scope-not-found", act)

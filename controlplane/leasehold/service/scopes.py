@@ -1,6 +1,7 @@
 """Scopes: data centers, clusters and VM pools. The most specific with a MAC pool of its own wins, else the default."""
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Literal
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -30,8 +31,8 @@ def put(
     """Creates or replaces a scope; the second value is True if it is new. With another MAC pool, or below another
     parent, its vNICs keep their MACs, and come under the rules of the pool that is theirs from then on.
 
-    Raises ScopeNotFound for an unknown parent, MacPoolNotFound, FieldInvalid for a data center with a parent,
-    WouldDuplicate.
+    Raises ScopeNotFound for an unknown parent, MacPoolNotFound, FieldInvalid for a data center with a parent and for a
+    VM pool whose vNICs are of another cluster, WouldDuplicate.
     """
     with ctx.db.write(dry_run=dry_run) as connection:
         macs_service.change_rules(connection)
@@ -100,8 +101,9 @@ def delete_scope(ctx: Context, kind: ScopeKind, scope_id: str, *, dry_run: bool 
 def pool_for(connection: Connection, *, cluster: str | None, vm_pool: str | None) -> str:
     """The id of the MAC pool for a vNIC of this cluster and VM pool. Raises ScopeNotFound, FieldInvalid for a VM pool
     of another cluster."""
-    at: AnyRow | None = None
+    at = None if cluster is None else require(connection, "cluster", cluster)
     if vm_pool is not None:
+        around = at
         at = require(connection, "vm_pool", vm_pool)
         if cluster is not None and at.parent_id is not None and at.parent_id != cluster:
             raise FieldInvalid(
@@ -109,10 +111,8 @@ def pool_for(connection: Connection, *, cluster: str | None, vm_pool: str | None
                 field="vm_pool",
                 value=vm_pool,
             )
-        if at.mac_pool_id is None and at.parent_id is None and cluster is not None:
-            at = require(connection, "cluster", cluster)
-    elif cluster is not None:
-        at = require(connection, "cluster", cluster)
+        if at.mac_pool_id is None and at.parent_id is None:
+            at = around
     return _pool_from(connection, at)
 
 
@@ -174,8 +174,10 @@ def _come_under_new_rules(connection: Connection, kind: ScopeKind, scope_id: str
             inside.update(_vnics_in(connection, at, [name]))
         level = [(each.kind, each.id) for at, name in level for each in _children(connection, at, name)]
     changed: dict[str, list[str]] = {}
+    # Many vNICs are of few scopes.
+    pool_of = cache(lambda cluster, vm_pool: pool_for(connection, cluster=cluster, vm_pool=vm_pool))
     for row in connection.execute(select(vnics).where(vnics.c.id.in_(inside))).all():
-        pool_id = pool_for(connection, cluster=row.cluster_id, vm_pool=row.vm_pool_id)
+        pool_id = pool_of(row.cluster_id, row.vm_pool_id)
         if pool_id != row.mac_pool_id:
             changed.setdefault(pool_id, []).append(row.id)
     for pool_id, ids in sorted(changed.items()):
