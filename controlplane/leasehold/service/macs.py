@@ -15,7 +15,7 @@ from leasehold.service import events
 from leasehold.service.context import Context
 from leasehold.store import database, extents
 from leasehold.store.database import AnyRow
-from leasehold.store.tables import mac_pools, mac_ranges, macs, spaces, twins, vnics
+from leasehold.store.tables import mac_pools, mac_ranges, macs, spaces, subnet_mac_ranges, twins, vnics
 
 _SWEEP_BATCH = 1000
 _RULES = 0x6D616373
@@ -275,6 +275,16 @@ def holders(connection: Connection, wanted: Iterable[Mac]) -> dict[Mac, list[Hol
         holder = Holder(vnic=row.id, vm=row.vm, mac_pool=row.mac_pool_id, allows_duplicates=row.allow_duplicates)
         found.setdefault(Mac(row.mac), []).append(holder)
     return found
+
+
+def tied_to(connection: Connection, subnet_id: int | None) -> list[tuple[int, int]] | None:
+    """The MACs that are tied to the subnet; None where none are."""
+    rows = connection.execute(
+        select(subnet_mac_ranges.c.first, subnet_mac_ranges.c.last)
+        .where(subnet_mac_ranges.c.subnet_id == subnet_id)
+        .order_by(subnet_mac_ranges.c.first)
+    ).all()
+    return [(row.first, row.last) for row in rows] or None
 
 
 def within_ranges(connection: Connection, wanted: Iterable[Mac]) -> set[Mac]:

@@ -1,0 +1,23 @@
+"""vNICs: what the engine creates, moves, starts, stops and deletes."""
+
+from leasehold.service.vnics.changing import delete_vnic, move, put, put_all
+from leasehold.service.vnics.importing import take_in, take_in_with
+from leasehold.service.vnics.rows import get, list_vnics, writing
+from leasehold.service.vnics.starting import start, stop
+from leasehold.service.vnics.twinning import make_twins, part_twins
+
+__all__ = [
+    "delete_vnic",
+    "get",
+    "list_vnics",
+    "make_twins",
+    "move",
+    "part_twins",
+    "put",
+    "put_all",
+    "start",
+    "stop",
+    "take_in",
+    "take_in_with",
+    "writing",
+]
