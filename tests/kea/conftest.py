@@ -22,6 +22,12 @@ ADMINISTRATORS = [
         "reservations": [{"hw-address": "02:00:00:00:00:09", "ip-address": "10.9.0.200", "hostname": "printer"}],
     }
 ]
+SHARED = {
+    "name": "offices",
+    "user-context": {"floor": 3},
+    "option-data": [{"name": "domain-name", "data": "offices.example"}],
+    "subnet4": [{"id": 910, "subnet": "10.11.0.0/24"}, {"id": 911, "subnet": "10.12.0.0/24"}],
+}
 
 
 @pytest.fixture
@@ -43,6 +49,7 @@ def kea(lab: Lab) -> LabHost:
 
     def administer(dhcp4: dict[str, object]) -> None:
         dhcp4["subnet4"] = ADMINISTRATORS
+        dhcp4["shared-networks"] = [SHARED]
         dhcp4["user-context"] = {"owner": "network team"}
         dhcp4["option-data"] = [{"name": "domain-search", "data": "example.com"}]
 

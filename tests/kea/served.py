@@ -1,7 +1,10 @@
 """Networks as a host serves them."""
 
+from dataclasses import replace
+
 from netaddr import IPAddress, IPNetwork
 
+from leasehold.domain.options import Route, parse_option
 from leasehold.domain.placement import Served
 from leasehold.domain.values import HostNetwork, SubnetSpec
 
@@ -23,6 +26,17 @@ BLUE = Served(
         ),
     ),
 )
+SECOND = SubnetSpec(
+    network="blue",
+    cidr=IPNetwork("203.0.113.0/24"),
+    gateway=IPAddress("203.0.113.1"),
+    mtu=1400,
+    routes=(Route(destination=IPNetwork("10.0.0.0/8"), gateway=IPAddress("203.0.113.9")),),
+    options=(parse_option("o", "boot.example", code=66), parse_option("o", "0a0b", code=224)),
+    lease_time_s=600,
+)
+"""With everything that a subnet can have besides."""
+BLUE_TWICE = replace(BLUE, subnets=(*BLUE.subnets, (9, SECOND)))
 GREEN = Served(
     network="green",
     attachment=HostNetwork(interface="eth-green", address=IPAddress("198.51.100.2")),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from netaddr import IPAddress
 
-from kea.served import BLUE, GREEN
+from kea.served import BLUE, BLUE_TWICE, GREEN
 from lab.host import Host as LabHost
 from leasehold.domain.values import Host, HostNetwork
 from leasehold.errors import KeaRefused
@@ -63,6 +63,23 @@ def test_to_serve_and_then_not_to_leaves_what_was_there(
 ) -> None:
     before = commands.config_get(host)
     provider.provide(host, [BLUE, GREEN])
+    provider.dont_provide(host)
+    assert json.dumps(commands.config_get(host)) == json.dumps(before)
+
+
+def test_a_second_subnet_comes_and_goes(
+    provider: KeaDhcpProvider, recorder: Recorder, commands: Commands, host: Host
+) -> None:
+    before = commands.config_get(host)
+    provider.provide(host, [BLUE])
+    alone = commands.config_get(host)
+    provider.provide(host, [BLUE_TWICE])
+    assert commands.status(host).managed == {7, 9}
+    recorder.names.clear()
+    provider.provide(host, [BLUE_TWICE])
+    assert recorder.names == ["config-get"]
+    provider.provide(host, [BLUE])
+    assert json.dumps(commands.config_get(host)) == json.dumps(alone)
     provider.dont_provide(host)
     assert json.dumps(commands.config_get(host)) == json.dumps(before)
 

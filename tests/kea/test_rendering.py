@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from kea.served import BLUE, GREEN
+from kea.served import BLUE, BLUE_TWICE, GREEN
 from leasehold.kea.rendering import render
 
 ADMINISTRATORS: dict[str, Any] = {
@@ -13,6 +13,7 @@ ADMINISTRATORS: dict[str, Any] = {
     "interfaces-config": {"interfaces": ["eth9"], "re-detect": True},
     "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
     "option-data": [{"name": "domain-search", "data": "example.com"}],
+    "shared-networks": [{"name": "offices", "subnet4": [{"id": 910, "subnet": "10.11.0.0/24"}]}],
     "subnet4": [
         {"id": 900, "subnet": "10.9.0.0/24", "pools": [{"pool": "10.9.0.10-10.9.0.20"}], "user-context": {"rack": 7}},
         {"id": 901, "subnet": "10.10.0.0/24"},
@@ -47,6 +48,39 @@ def test_a_subnet_of_ours() -> None:
             "user-context": {"leasehold": {"network": "blue"}},
         }
     ]
+
+
+def test_several_subnets_of_a_network_are_a_shared_network() -> None:
+    rendered = render({}, [BLUE_TWICE])
+    (network,) = rendered["shared-networks"]
+    assert "subnet4" not in rendered
+    assert (network["name"], network["interface"], network["authoritative"]) == ("leasehold:blue", "eth-blue", True)
+    assert network["user-context"] == {"leasehold": {"network": "blue"}}
+    assert [each["id"] for each in network["subnet4"]] == [7, 9]
+    assert network["subnet4"][0] == render({}, [BLUE])["subnet4"][0]
+
+
+def test_every_further_option_is_given_as_octets() -> None:
+    (network,) = render({}, [BLUE_TWICE])["shared-networks"]
+    assert network["subnet4"][1]["option-data"] == [
+        {"name": "routers", "data": "203.0.113.1"},
+        {"name": "interface-mtu", "data": "1400"},
+        {"code": 66, "csv-format": False, "data": "626F6F742E6578616D706C65"},
+        {"code": 121, "csv-format": False, "data": "080ACB00710900CB007101"},
+        {"code": 224, "csv-format": False, "data": "0A0B"},
+    ]
+
+
+def test_a_second_subnet_comes_and_goes() -> None:
+    served = render(ADMINISTRATORS, [BLUE, GREEN])
+    both = render(served, [BLUE_TWICE, GREEN])
+    assert [each["id"] for each in both["subnet4"]] == [900, 901, 8]
+    assert both["shared-networks"][:-1] == ADMINISTRATORS["shared-networks"]
+    assert render(both, [BLUE_TWICE, GREEN]) == both
+    again = render(both, [BLUE, GREEN])
+    assert again["shared-networks"] == ADMINISTRATORS["shared-networks"]
+    assert [each["id"] for each in again["subnet4"]] == [900, 901, 8, 7]
+    assert json.dumps(render(both, [])) == json.dumps(ADMINISTRATORS)
 
 
 def test_options_that_a_subnet_has_not_are_left_out() -> None:

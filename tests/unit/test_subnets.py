@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from netaddr import IPAddress, IPNetwork
 
 from leasehold.domain.addresses import AddressRange
+from leasehold.domain.options import Route, parse_option
 from leasehold.domain.subnets import assignable, check
 from leasehold.domain.values import SubnetSpec
 from leasehold.errors import RangeInvalid, SubnetInvalid
@@ -20,6 +21,10 @@ def ip(text: str) -> IPAddress:
 
 def span(first: str, last: str) -> AddressRange:
     return AddressRange(ip(first), ip(last))
+
+
+def route(destination: str, gateway: str) -> Route:
+    return Route(destination=IPNetwork(destination), gateway=ip(gateway))
 
 
 def spec(cidr: str = "192.0.2.0/24", **fields: Any) -> SubnetSpec:
@@ -90,6 +95,20 @@ def test_a_range_never_ends_before_it_begins() -> None:
         ("cidr", spec("192.0.2.0/31")),
         ("cidr", spec("224.0.0.0/24")),
         ("cidr", spec("127.0.0.0/8")),
+        ("cidr", spec("64.0.0.0/2")),
+        ("cidr", spec("240.0.0.0/24")),
+        ("cidr", spec("0.0.0.0/8")),
+        ("dns", spec(dns=(ip("0.0.0.0"),))),  # noqa: S104
+        ("ntp", spec(ntp=(ip("224.0.1.1"),))),
+        ("mtu", spec(mtu=67)),
+        ("mtu", spec(mtu=65536)),
+        ("routes.0.destination", spec(routes=(route("0.0.0.0/0", "192.0.2.9"),))),
+        ("routes.0.gateway", spec(routes=(route("10.0.0.0/8", "198.51.100.9"),))),
+        ("routes.0.gateway", spec(routes=(route("10.0.0.0/8", "192.0.2.255"),))),
+        ("routes.0", spec(routes=(route("2001:db8::/32", "192.0.2.9"),))),
+        ("routes.1.destination", spec(routes=(route("10.0.0.0/8", "192.0.2.9"),) * 2)),
+        ("routes", spec(routes=tuple(route(f"10.0.{number}.128/25", "192.0.2.9") for number in range(29)))),
+        ("options.1", spec(options=(parse_option("o", "a", code=66), parse_option("o", "b", code=66)))),
         ("gateway", spec(gateway=ip("198.51.100.1"))),
         ("gateway", spec(gateway=ip("192.0.2.0"))),
         ("gateway", spec(gateway=ip("192.0.2.255"))),
@@ -105,6 +124,10 @@ def test_what_does_not_fit_is_named(field: str, subnet: SubnetSpec) -> None:
     with pytest.raises(SubnetInvalid) as refusal:
         check(subnet)
     assert refusal.value.facts["field"] == field
+
+
+def test_a_route_may_be_on_the_link() -> None:
+    check(spec(routes=(route("10.0.0.0/8", "0.0.0.0"),)))  # noqa: S104
 
 
 def test_a_slash_30_has_one_address_beside_its_gateway() -> None:

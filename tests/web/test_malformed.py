@@ -33,6 +33,7 @@ BAD: dict[tuple[str, str], list[object]] = {
     ("POST /v1/subnets", "domain"): ["", "a b", "-a.example", "x" * 64, "a..b"],
     ("POST /v1/subnets", "lease_time"): [0, 59, 2**31, -1, "3600", 60.5, None],
     ("POST /v1/subnets", "ranges"): [{}, "all", None],
+    ("POST /v1/subnets", "mtu"): [0, 67, 65536, "1500", 1500.5, True],
     ("PUT /v1/hosts/new", "control_url"): [
         "", "192.0.2.7:8000", "ftp://192.0.2.7/", "http://", "http://u:p@192.0.2.7/", "http://192.0.2.7:99999/",
         "http://192.0.2.7/ x", "http://[::1", None, 5,

@@ -51,6 +51,14 @@ def test_a_subnet_answers_what_it_was_given(api: Api) -> None:
         "dns": ["192.0.2.53", "198.51.100.53"],
         "ntp": ["192.0.2.123"],
         "domain": "blue.example",
+        "mtu": 9000,
+        "routes": [{"destination": "10.0.0.0/8", "gateway": "192.0.2.9"}],
+        "options": [
+            {"code": 66, "name": "tftp-server-name", "type": "string", "value": "boot.example"},
+            {"code": 7, "name": "log-servers", "type": "ipv4", "value": ["192.0.2.7"]},
+            {"code": 19, "name": "ip-forwarding", "type": "boolean", "value": False},
+            {"code": 224, "name": None, "type": "uint16", "value": [1, 2]},
+        ],
         "lease_time": 600,
         "ranges": [{"from": "192.0.2.100", "to": "192.0.2.199"}],
         "exclusions": [{"from": "192.0.2.150", "to": "192.0.2.159"}],
@@ -61,8 +69,24 @@ def test_a_subnet_answers_what_it_was_given(api: Api) -> None:
     assert api.get(created.headers["Location"]).get_json() == given | {
         "id": created.get_json()["id"],
         "revision": 0,
-        "usage": {"size": 90, "free": 90, "held": 0, "draining": 0, "cooling": 0},
+        "settings_revision": 1,
+        "successor": None,
+        "usage": {"size": 90, "free": 90, "held": 0, "draining": 0, "cooling": 0, "out_of_range": 0},
     }
+
+
+def test_a_dry_run_of_a_subnet_makes_none(api: Api) -> None:
+    api.put("/v1/networks/blue")
+    answer = api.call(
+        "POST", "/v1/subnets?dry_run=true", json={"network": "blue", "cidr": "192.0.2.0/24", "gateway": "192.0.2.1"}
+    )
+    assert (answer.status_code, answer.get_json()["usage"]["free"]) == (200, 253)
+    assert api.get("/v1/subnets").get_json()["items"] == []
+    overlapping = api.post("/v1/subnets", network="blue", cidr="192.0.2.0/24").get_json()["id"]
+    assert api.delete(f"/v1/subnets/{overlapping}?dry_run=true").status_code == 204
+    assert api.get(f"/v1/subnets/{overlapping}").status_code == 200
+    again = api.call("POST", "/v1/subnets?dry_run=true", json={"network": "blue", "cidr": "192.0.0.0/16"})
+    assert (again.status_code, again.get_json()["subnet"]) == (409, overlapping)
 
 
 def test_a_range_that_ends_before_it_begins_is_refused(api: Api) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 from netaddr import IPAddress, IPNetwork
 
 from leasehold.domain.addresses import AddressRange, Mac, MacRange
+from leasehold.domain.options import DhcpOption, Route
 
 AddressState = Literal["held", "draining", "cooling"]
 ServerState = Literal["starting", "running", "unreachable", "stopping"]
@@ -82,19 +83,22 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class SubnetUsage:
-    """Numbers of addresses; `size` is their sum."""
+    """Numbers of addresses. `size` is what the ranges hand out in all; `out_of_range` are those held, draining or
+    cooling that they no longer do, so that `size` and `out_of_range` are the sum of the others."""
 
     size: int
     free: int
     held: int
     draining: int
     cooling: int
+    out_of_range: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubnetSpec:
-    """What a caller says of a subnet. Empty `ranges` means all of it. `mac_ranges` tie MACs to it: a vNIC that names no
-    subnet gets the one whose range holds its MAC, and one that names it draws its MAC from there."""
+    """What a caller says of a subnet. Empty `ranges` means all of it. `mtu` is in octets. `mac_ranges` tie MACs to it:
+    a vNIC that names no subnet gets the one whose range holds its MAC, and one that names it draws its MAC from there.
+    """
 
     network: str
     cidr: IPNetwork
@@ -102,6 +106,9 @@ class SubnetSpec:
     dns: tuple[IPAddress, ...] = ()
     ntp: tuple[IPAddress, ...] = ()
     domain: str | None = None
+    mtu: int | None = None
+    routes: tuple[Route, ...] = ()
+    options: tuple[DhcpOption, ...] = ()
     lease_time_s: int = 3600
     ranges: tuple[AddressRange, ...] = ()
     exclusions: tuple[AddressRange, ...] = ()
@@ -110,10 +117,14 @@ class SubnetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Subnet(SubnetSpec):
-    """A CIDR on a network. `id` is Kea's subnet id too; `revision` counts the changes to its reservations."""
+    """A CIDR on a network. `id` is Kea's subnet id too; `revision` counts the changes to its reservations,
+    `settings_revision` those to its settings. One with a `successor` hands nothing out any more, and goes when its last
+    address is free."""
 
     id: int
     revision: int
+    settings_revision: int
+    successor: int | None
     usage: SubnetUsage
 
 

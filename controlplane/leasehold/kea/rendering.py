@@ -1,8 +1,11 @@
 """A host's Kea configuration with what Leasehold serves there: pure, from the configuration that runs.
 
-Leasehold owns the subnets whose user-context carries its mark, and the interfaces that it added, of which it keeps a
-note in the user-context of the server. All else is the administrator's and comes back as it was.
-Source of the names: Kea 2.2 Administrator Reference Manual, "The DHCPv4 Server".
+Leasehold owns the subnets and shared networks whose user-context carries its mark, and the interfaces that it added, of
+which it keeps a note in the user-context of the server. All else is the administrator's and comes back as it was.
+
+Of the subnets on an interface Kea would look for a client's reservation in the first one only. Several of one network
+are therefore a shared network, in all of whose subnets it looks.
+Source: Kea 2.2 Administrator Reference Manual, "The DHCPv4 Server" and "Shared Networks in DHCPv4".
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +13,7 @@ from typing import Any
 
 from netaddr import IPAddress
 
+from leasehold.domain.options import encode_routes
 from leasehold.domain.placement import Served
 from leasehold.domain.values import SubnetSpec
 
@@ -17,16 +21,22 @@ MARK = "leasehold"
 
 Json = dict[str, Any]
 
+_CLASSLESS_STATIC_ROUTE = 121
+
 
 def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
     """The `Dhcp4` part that serves these networks and no others of ours. It equals `running` where nothing changes."""
     configuration = dict(running)
-    subnets = _subnets(
-        running.get("subnet4", []),
-        {subnet_id: _subnet(subnet_id, spec, each) for each in served for subnet_id, spec in each.subnets},
-    )
-    if subnets != running.get("subnet4", []):
-        configuration["subnet4"] = subnets
+    single = [each for each in served if len(each.subnets) == 1]
+    shared = [each for each in served if len(each.subnets) > 1]
+    for key, name, wanted in (
+        ("subnet4", "id", [subnet for each in single for subnet in _subnets(each)]),
+        ("shared-networks", "name", [_shared_network(each) for each in shared]),
+    ):
+        before = running.get(key, [])
+        after = _merged(before, name, wanted)
+        if after != before:
+            configuration[key] = after
 
     context = dict(running.get("user-context", {}))
     before = running.get("interfaces-config", {}).get("interfaces", [])
@@ -44,16 +54,31 @@ def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
     return configuration
 
 
-def _subnets(running: Sequence[Json], wanted: Mapping[int, Json]) -> list[Json]:
-    """Ours replaced in their places or taken out, new ones at the end, the administrator's as they are."""
+def _merged(running: Sequence[Json], name: str, wanted: Sequence[Json]) -> list[Json]:
+    """Ours replaced in their places or taken out, new ones at the end, the administrator's as they are; `name` is the
+    key by which they are known."""
     rendered = []
-    missing = dict(wanted)
-    for subnet in running:
-        if MARK not in subnet.get("user-context", {}):
-            rendered.append(subnet)
-        elif (ours := missing.pop(subnet["id"], None)) is not None:
-            rendered.append(subnet if _has_all_of(subnet, ours) else ours)
+    missing = {each[name]: each for each in wanted}
+    for present in running:
+        if MARK not in present.get("user-context", {}):
+            rendered.append(present)
+        elif (ours := missing.pop(present[name], None)) is not None:
+            rendered.append(present if _has_all_of(present, ours) else ours)
     return [*rendered, *missing.values()]
+
+
+def _shared_network(served: Served) -> Json:
+    return {
+        "name": f"{MARK}:{served.network}",
+        "interface": served.attachment.interface,
+        "authoritative": True,
+        "subnet4": _subnets(served),
+        "user-context": {MARK: {"network": served.network}},
+    }
+
+
+def _subnets(served: Served) -> list[Json]:
+    return [_subnet(subnet_id, spec, served) for subnet_id, spec in served.subnets]
 
 
 def _subnet(subnet_id: int, spec: SubnetSpec, served: Served) -> Json:
@@ -72,18 +97,28 @@ def _subnet(subnet_id: int, spec: SubnetSpec, served: Served) -> Json:
         "reservations-out-of-pool": True,
         "reservations": [],
         "pools": [],
-        "option-data": [
-            {"name": name, "data": data}
-            for name, data in (
-                ("routers", "" if spec.gateway is None else str(spec.gateway)),
-                ("domain-name-servers", _list(spec.dns)),
-                ("domain-name", spec.domain or ""),
-                ("ntp-servers", _list(spec.ntp)),
-            )
-            if data
-        ],
+        "option-data": _options(spec),
         "user-context": {MARK: {"network": served.network}},
     }
+
+
+def _options(spec: SubnetSpec) -> list[Json]:
+    """By code, as Kea tells them again."""
+    named = {
+        3: ("routers", "" if spec.gateway is None else str(spec.gateway)),
+        6: ("domain-name-servers", _list(spec.dns)),
+        15: ("domain-name", spec.domain or ""),
+        26: ("interface-mtu", "" if spec.mtu is None else str(spec.mtu)),
+        42: ("ntp-servers", _list(spec.ntp)),
+    }
+    rendered: dict[int, Json] = {code: {"name": name, "data": data} for code, (name, data) in named.items() if data}
+    octets = {option.code: option.octets for option in spec.options}
+    if spec.routes:
+        octets[_CLASSLESS_STATIC_ROUTE] = encode_routes(spec.routes, spec.gateway)
+    rendered |= {
+        code: {"code": code, "csv-format": False, "data": value.hex().upper()} for code, value in octets.items()
+    }
+    return [rendered[code] for code in sorted(rendered)]
 
 
 def _list(addresses: Iterable[IPAddress]) -> str:

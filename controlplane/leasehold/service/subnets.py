@@ -1,13 +1,15 @@
 """Subnets: a CIDR on a network, and its addresses."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, select, true
 
 from leasehold.domain.addresses import AddressRange, Mac, MacRange
+from leasehold.domain.options import Route, parse_option
 from leasehold.domain.replication import EMPTY_DIGEST
-from leasehold.domain.subnets import address_at, assignable, check, offset_of
+from leasehold.domain.subnets import Extent, assignable, check, offset_of, overlap
 from leasehold.domain.values import Subnet, SubnetSpec, SubnetUsage
 from leasehold.errors import AddressTaken, InUse, SubnetNotFound, SubnetOverlap
 from leasehold.service import networks
@@ -26,80 +28,71 @@ from leasehold.store.tables import (
 )
 from leasehold.store.tables import networks as networks_table
 
+_STATES = ("held", "draining", "cooling")
 
-def create(ctx: Context, spec: SubnetSpec) -> Subnet:
+
+def create(ctx: Context, spec: SubnetSpec, *, dry_run: bool = False) -> Subnet:
     """A new subnet. Raises SubnetInvalid, NetworkNotFound, SubnetOverlap."""
-    check(spec)
-    with ctx.db.write() as connection:
-        networks.require(connection, spec.network)
-        # Overlap is no rule that a unique index can hold, so that the network's row is locked while we look.
-        connection.execute(select(networks_table.c.id).where(networks_table.c.id == spec.network).with_for_update())
-        for row in connection.execute(select(subnets).where(subnets.c.network_id == spec.network)):
-            other = IPNetwork(row.cidr)
-            if other.first <= spec.cidr.last and spec.cidr.first <= other.last:
-                raise SubnetOverlap(
-                    f"{spec.cidr} overlaps with subnet {row.id} ({other}) of network {spec.network}. "
-                    "Choose another CIDR, or delete that subnet.",
-                    cidr=str(spec.cidr),
-                    subnet=row.id,
-                    other_cidr=str(other),
-                )
-        own = (
-            IPAddress(text)
-            for text in connection.execute(
-                select(host_networks.c.address).where(host_networks.c.network_id == spec.network)
-            ).scalars()
-        )
-        space_id = extents.create_space(connection, assignable(spec, own))
-        subnet_id = connection.execute(
-            insert(subnets)
-            .values(
-                network_id=spec.network,
-                cidr=str(spec.cidr),
-                gateway=None if spec.gateway is None else str(spec.gateway),
-                dns=[str(each) for each in spec.dns],
-                ntp=[str(each) for each in spec.ntp],
-                domain=spec.domain,
-                lease_time_s=spec.lease_time_s,
-                ranges=[[str(each.first), str(each.last)] for each in spec.ranges],
-                exclusions=[[str(each.first), str(each.last)] for each in spec.exclusions],
-                space_id=space_id,
-                revision=0,
-                digest=EMPTY_DIGEST,
-            )
-            .returning(subnets.c.id)
-        ).scalar_one()
-        if spec.mac_ranges:
-            connection.execute(
-                insert(subnet_mac_ranges),
-                [
-                    {"subnet_id": subnet_id, "first": each.first.value, "last": each.last.value}
-                    for each in spec.mac_ranges
-                ],
-            )
-        subnet = _subnets(connection, subnets.c.id == subnet_id)[0]
+    with ctx.db.write(dry_run=dry_run) as connection:
+        subnet = get_in(connection, create_in(connection, spec))
     ctx.bell.ring()
     return subnet
+
+
+def create_in(connection: Connection, spec: SubnetSpec) -> int:
+    """What `create` does, as part of a transaction; returns the new subnet's id."""
+    check(spec)
+    lock_network(connection, spec.network)
+    refuse_overlap(connection, spec)
+    own = addresses_of_hosts(connection, spec.network)
+    subnet_id: int = connection.execute(
+        insert(subnets)
+        .values(
+            network_id=spec.network,
+            space_id=extents.create_space(connection, assignable(spec, own)),
+            revision=0,
+            digest=EMPTY_DIGEST,
+            settings_revision=1,
+            **columns_of(spec),
+        )
+        .returning(subnets.c.id)
+    ).scalar_one()
+    tie_macs(connection, subnet_id, spec.mac_ranges)
+    return subnet_id
 
 
 def get(ctx: Context, subnet_id: int) -> Subnet:
     """Raises SubnetNotFound."""
     with ctx.db.read() as connection:
-        found = _subnets(connection, subnets.c.id == subnet_id)
+        return get_in(connection, subnet_id)
+
+
+def get_in(connection: Connection, subnet_id: int) -> Subnet:
+    """What `get` answers, as this transaction sees it."""
+    found = _subnets(connection, subnets.c.id == subnet_id, 1)
     if not found:
         raise missing(subnet_id)
     return found[0]
 
 
-def list_subnets(ctx: Context, network: str | None = None) -> list[Subnet]:
-    """All, or those of one network, by id."""
+def list_subnets(
+    ctx: Context, network: str | None = None, *, limit: int | None = None, after: int | None = None
+) -> list[Subnet]:
+    """All, or those of one network, by id; up to `limit` behind the id `after`."""
     with ctx.db.read() as connection:
-        return _subnets(connection, True if network is None else subnets.c.network_id == network)
+        return _subnets(
+            connection,
+            and_(
+                true() if network is None else subnets.c.network_id == network,
+                true() if after is None else subnets.c.id > after,
+            ),
+            limit,
+        )
 
 
-def delete_subnet(ctx: Context, subnet_id: int) -> None:
+def delete_subnet(ctx: Context, subnet_id: int, *, dry_run: bool = False) -> None:
     """Raises SubnetNotFound, InUse while vNICs are on it or addresses of it are held, draining or cooling."""
-    with ctx.db.write() as connection:
+    with ctx.db.write(dry_run=dry_run) as connection:
         row = require(connection, subnet_id, lock=True)
         on_it = list(connection.execute(select(vnics.c.id).where(vnics.c.subnet_id == subnet_id).limit(20)).scalars())
         if on_it:
@@ -122,11 +115,16 @@ def delete_subnet(ctx: Context, subnet_id: int) -> None:
                 subnet=subnet_id,
                 **states,
             )
-        connection.execute(delete(server_subnets).where(server_subnets.c.subnet_id == subnet_id))
-        connection.execute(delete(reservation_log).where(reservation_log.c.subnet_id == subnet_id))
-        connection.execute(delete(subnets).where(subnets.c.id == subnet_id))
-        extents.delete_space(connection, row.space_id)
+        delete_in(connection, row)
     ctx.bell.ring()
+
+
+def delete_in(connection: Connection, row: AnyRow) -> None:
+    """Forgets a subnet that has neither vNICs nor addresses."""
+    connection.execute(delete(server_subnets).where(server_subnets.c.subnet_id == row.id))
+    connection.execute(delete(reservation_log).where(reservation_log.c.subnet_id == row.id))
+    connection.execute(delete(subnets).where(subnets.c.id == row.id))
+    extents.delete_space(connection, row.space_id)
 
 
 def require(connection: Connection, subnet_id: int, *, lock: bool = False) -> AnyRow:
@@ -143,47 +141,106 @@ def missing(subnet_id: int) -> SubnetNotFound:
     return SubnetNotFound(f"There is no subnet {subnet_id}. GET /v1/subnets lists those that are.", subnet=subnet_id)
 
 
-def spec_of(row: AnyRow) -> SubnetSpec:
-    """The caller's part of a subnet's row."""
-    return SubnetSpec(**_spec_fields(row))
+def lock_network(connection: Connection, network_id: str) -> None:
+    """Until the transaction ends, nobody else changes which subnets the network has and which addresses are its hosts'
+    own: rules among them that no unique index can hold. Raises NetworkNotFound."""
+    networks.require(connection, network_id)
+    connection.execute(
+        select(networks_table.c.id).where(networks_table.c.id == network_id).with_for_update(key_share=True)
+    )
+
+
+def refuse_overlap(connection: Connection, spec: SubnetSpec, own_id: int | None = None) -> None:
+    """Raises SubnetOverlap if another subnet of the network, which is locked, shares addresses with this one."""
+    for row in connection.execute(select(subnets).where(subnets.c.network_id == spec.network)):
+        other = IPNetwork(row.cidr)
+        if row.id != own_id and overlap(other, spec.cidr):
+            raise SubnetOverlap(
+                f"{spec.cidr} overlaps with subnet {row.id} ({other}) of network {spec.network}. "
+                "Choose another CIDR, or delete that subnet.",
+                cidr=str(spec.cidr),
+                subnet=row.id,
+                other_cidr=str(other),
+            )
+
+
+def addresses_of_hosts(connection: Connection, network_id: str) -> list[IPAddress]:
+    """The hosts' own addresses on the network, which no subnet hands out."""
+    own = select(host_networks.c.address).where(host_networks.c.network_id == network_id)
+    return [IPAddress(text) for text in connection.execute(own).scalars()]
+
+
+def handed_out(connection: Connection, row: AnyRow) -> list[Extent]:
+    """Offsets that the subnet of this row hands out: free ones, and those in use that are in range."""
+    return assignable(spec_of(row), addresses_of_hosts(connection, row.network_id))
 
 
 def keep_from_vnics(connection: Connection, network_id: str, address: IPAddress) -> None:
     """Takes a host's own address out of what the network's subnets hand out. Raises AddressTaken."""
-    for row, spec, offset in _assignable_in(connection, network_id, address):
-        if not extents.take(connection, row.space_id, offset):
-            held = connection.execute(
-                select(addresses.c.vnic_id, addresses.c.state).where(
-                    addresses.c.subnet_id == row.id, addresses.c.offset == offset
-                )
-            ).one()
+    for row, offset in _subnets_around(connection, network_id, address):
+        held = connection.execute(
+            select(addresses).where(addresses.c.subnet_id == row.id, addresses.c.offset == offset)
+        ).one_or_none()
+        if held is not None:
             raise AddressTaken(
-                f"{address} on subnet {row.id} ({spec.cidr}) is {held.state} for vNIC {held.vnic_id}. "
-                "Give the host another address, or stop that vNIC and wait until its address is free.",
+                f"{address} on subnet {row.id} ({row.cidr}) is {held.state} for {holder_of(held)}. "
+                "Give the host another address, or have that one let go and wait until it is free.",
                 ip=str(address),
                 subnet=row.id,
                 state=held.state,
                 holder=held.vnic_id,
             )
-        extents.resize(connection, row.space_id, -1)
+        if _hands_out(row, offset):
+            extents.remove_extent(connection, row.space_id, offset, offset)
 
 
 def return_to_vnics(connection: Connection, network_id: str, address: IPAddress) -> None:
     """Makes an address that `keep_from_vnics` took free for vNICs again."""
-    for row, _, offset in _assignable_in(connection, network_id, address):
-        extents.give_back(connection, row.space_id, [offset])
-        extents.resize(connection, row.space_id, 1)
+    for row, offset in _subnets_around(connection, network_id, address):
+        if _hands_out(row, offset):
+            extents.insert_extents(connection, row.space_id, [(offset, offset)], size=1)
 
 
-def _assignable_in(connection: Connection, network_id: str, address: IPAddress) -> list[tuple[AnyRow, SubnetSpec, int]]:
-    """Subnets of the network that would hand the address out, with its offset there."""
-    found = []
-    for row in connection.execute(select(subnets).where(subnets.c.network_id == network_id)).all():
-        spec = spec_of(row)
-        offset = offset_of(spec, address)
-        if any(first <= offset <= last for first, last in assignable(spec)):
-            found.append((row, spec, offset))
-    return found
+def holder_of(address: AnyRow) -> str:
+    """Who a row of `addresses` is promised to, for a sentence."""
+    return f"MAC {Mac(address.mac)}" if address.vnic_id is None else f"vNIC {address.vnic_id}"
+
+
+def tie_macs(connection: Connection, subnet_id: int, ranges: Sequence[MacRange]) -> None:
+    """Ties these MACs to the subnet, and no others."""
+    connection.execute(delete(subnet_mac_ranges).where(subnet_mac_ranges.c.subnet_id == subnet_id))
+    if ranges:
+        connection.execute(
+            insert(subnet_mac_ranges),
+            [{"subnet_id": subnet_id, "first": each.first.value, "last": each.last.value} for each in ranges],
+        )
+
+
+def columns_of(spec: SubnetSpec) -> dict[str, Any]:
+    """What a subnet's row has of a spec, but for the network; `spec_of` is the way back."""
+    return {
+        "cidr": str(spec.cidr),
+        "gateway": None if spec.gateway is None else str(spec.gateway),
+        "dns": [str(each) for each in spec.dns],
+        "ntp": [str(each) for each in spec.ntp],
+        "domain": spec.domain,
+        "mtu": spec.mtu,
+        "routes": [[str(each.destination), str(each.gateway)] for each in spec.routes],
+        "options": [{"code": each.code, "type": each.type, "value": each.value} for each in spec.options],
+        "lease_time_s": spec.lease_time_s,
+        "ranges": [[str(each.first), str(each.last)] for each in spec.ranges],
+        "exclusions": [[str(each.first), str(each.last)] for each in spec.exclusions],
+    }
+
+
+def spec_of(row: AnyRow) -> SubnetSpec:
+    """The caller's part of a subnet's row, without the MACs that are tied to it."""
+    return SubnetSpec(**_spec_fields(row))
+
+
+def address_of(row: AnyRow, offset: int) -> IPAddress:
+    """The address at an offset of a subnet's row."""
+    return IPAddress(int(IPNetwork(row.cidr).first) + offset, 4)
 
 
 def _spec_fields(row: AnyRow) -> dict[str, Any]:
@@ -194,33 +251,56 @@ def _spec_fields(row: AnyRow) -> dict[str, Any]:
         "dns": tuple(map(IPAddress, row.dns)),
         "ntp": tuple(map(IPAddress, row.ntp)),
         "domain": row.domain,
+        "mtu": row.mtu,
+        "routes": tuple(
+            Route(destination=IPNetwork(destination), gateway=IPAddress(gateway)) for destination, gateway in row.routes
+        ),
+        "options": tuple(
+            parse_option("options", each["value"], code=each["code"], type=each["type"]) for each in row.options
+        ),
         "lease_time_s": row.lease_time_s,
         "ranges": tuple(AddressRange(IPAddress(first), IPAddress(last)) for first, last in row.ranges),
         "exclusions": tuple(AddressRange(IPAddress(first), IPAddress(last)) for first, last in row.exclusions),
     }
 
 
-def _subnets(connection: Connection, condition: Any) -> list[Subnet]:
+def _subnets_around(connection: Connection, network_id: str, address: IPAddress) -> list[tuple[AnyRow, int]]:
+    """The network's subnets that the address is in, locked, with its offset there. The network need not be."""
+    if connection.execute(select(networks_table.c.id).where(networks_table.c.id == network_id)).first() is None:
+        return []
+    lock_network(connection, network_id)
+    rows = connection.execute(select(subnets).where(subnets.c.network_id == network_id).order_by(subnets.c.id)).all()
+    inside = [row.id for row in rows if address in IPNetwork(row.cidr)]
+    return [
+        (row, offset_of(spec_of(row), address)) for row in (require(connection, each, lock=True) for each in inside)
+    ]
+
+
+def _hands_out(row: AnyRow, offset: int) -> bool:
+    """Whether the subnet would hand this offset out, if it were no host's own."""
+    return any(first <= offset <= last for first, last in assignable(spec_of(row)))
+
+
+def _subnets(connection: Connection, condition: Any, limit: int | None) -> list[Subnet]:
     rows = connection.execute(
         select(subnets, spaces.c.free, spaces.c.size)
         .join(spaces, spaces.c.id == subnets.c.space_id)
         .where(condition)
         .order_by(subnets.c.id)
+        .limit(limit)
     ).all()
+    ids = [row.id for row in rows]
     counts: dict[tuple[int, str], int] = {
         (subnet_id, state): count
         for subnet_id, state, count in connection.execute(
             select(addresses.c.subnet_id, addresses.c.state, func.count())
-            .join(subnets, subnets.c.id == addresses.c.subnet_id)
-            .where(condition)
+            .where(addresses.c.subnet_id.in_(ids))
             .group_by(addresses.c.subnet_id, addresses.c.state)
         )
     }
     tied: dict[int, list[MacRange]] = {}
     for tie in connection.execute(
-        select(subnet_mac_ranges)
-        .where(subnet_mac_ranges.c.subnet_id.in_([row.id for row in rows]))
-        .order_by(subnet_mac_ranges.c.first)
+        select(subnet_mac_ranges).where(subnet_mac_ranges.c.subnet_id.in_(ids)).order_by(subnet_mac_ranges.c.first)
     ):
         tied.setdefault(tie.subnet_id, []).append(MacRange(Mac(tie.first), Mac(tie.last)))
     return [
@@ -229,18 +309,14 @@ def _subnets(connection: Connection, condition: Any) -> list[Subnet]:
             mac_ranges=tuple(tied.get(row.id, ())),
             id=row.id,
             revision=row.revision,
-            usage=SubnetUsage(
-                size=row.size,
-                free=row.free,
-                held=counts.get((row.id, "held"), 0),
-                draining=counts.get((row.id, "draining"), 0),
-                cooling=counts.get((row.id, "cooling"), 0),
-            ),
+            settings_revision=row.settings_revision,
+            successor=row.successor_id,
+            usage=_usage(row, {state: counts.get((row.id, state), 0) for state in _STATES}),
         )
         for row in rows
     ]
 
 
-def address_of(row: AnyRow, offset: int) -> IPAddress:
-    """The address at an offset of a subnet's row."""
-    return address_at(spec_of(row), offset)
+def _usage(row: AnyRow, counts: Mapping[str, int]) -> SubnetUsage:
+    in_range = row.size - row.free
+    return SubnetUsage(size=row.size, free=row.free, out_of_range=sum(counts.values()) - in_range, **counts)

@@ -1,13 +1,15 @@
 """`/v1/subnets` and their reservations."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from netaddr import IPAddress
 from pydantic import AliasChoices, Field
 
-from leasehold.domain.addresses import AddressRange, MacRange, parse_ip
-from leasehold.domain.subnets import MAX_LEASE_TIME_S
+from leasehold.domain.addresses import AddressRange, parse_ip
+from leasehold.domain.options import DhcpOption, OptionType, Route, parse_option
+from leasehold.domain.subnets import LEAST_MTU, MAX_LEASE_TIME_S, MOST_MTU
 from leasehold.domain.values import Reservation, Subnet, SubnetSpec
 from leasehold.errors import InUse, NetworkNotFound, RangeInvalid, SubnetInvalid, SubnetNotFound, SubnetOverlap
 from leasehold.service import reservations, subnets
@@ -28,6 +30,8 @@ from leasehold.web.wire import (
     PageOut,
     PageQuery,
     SubnetId,
+    Text,
+    WriteQuery,
     number_key,
 )
 
@@ -42,6 +46,10 @@ class AddressRangeIn(In):
     first: Annotated[IpText, Field(alias="from")]
     last: Annotated[IpText, Field(alias="to")]
 
+    def value(self) -> AddressRange:
+        """Raises RangeInvalid for one that ends before it begins."""
+        return AddressRange(self.first, self.last)
+
 
 class AddressRangeOut(Out):
     """An inclusive range."""
@@ -50,50 +58,110 @@ class AddressRangeOut(Out):
     last: Annotated[IpText, Field(serialization_alias="to")]
 
 
-class SubnetIn(In):
-    """A CIDR on a network. Without `ranges`, vNICs can have all of it but what is excluded, the gateway and the hosts'
-    own addresses. `lease_time` is in seconds. `mac_ranges` tie MACs to the subnet: a vNIC that names no subnet gets the
-    one whose range holds its MAC, and one that names it draws its MAC from there."""
+class RouteIn(In):
+    """Where packets to `destination` go: to `gateway` on the subnet, or nowhere but the link with 0.0.0.0."""
 
-    network: Id
-    cidr: CidrText
+    destination: CidrText
+    gateway: IpText
+
+
+class RouteOut(Out):
+    """Where packets to `destination` go."""
+
+    destination: CidrText
+    gateway: IpText
+
+
+_Item = Annotated[bool | int | str, Field(union_mode="left_to_right")]
+
+
+class OptionIn(In):
+    """A DHCP option, by its code or the name that Kea has for it. One without a name here takes octets as hexadecimal
+    digits, or a value of the `type` that is said, or a list of them."""
+
+    code: Annotated[int, Field(ge=1, le=254)] | None = None
+    name: Text | None = None
+    type: OptionType | None = None
+    value: _Item | Annotated[tuple[_Item, ...], Field(max_length=255)]
+
+    def parsed(self, field: str) -> DhcpOption:
+        """Raises FieldInvalid that names what does not fit."""
+        return parse_option(field, self.value, code=self.code, name=self.name, type=self.type)
+
+
+class OptionOut(Out):
+    """A DHCP option. `name` is null for a code that has none here."""
+
+    code: int
+    name: str | None
+    type: OptionType
+    value: _Item | list[_Item]
+
+
+class SubnetFields(In):
+    """What a caller can say of a subnet and change later."""
+
     gateway: IpText | None = None
     dns: Annotated[tuple[IpText, ...], Field(max_length=16)] = ()
     ntp: Annotated[tuple[IpText, ...], Field(max_length=16)] = ()
     domain: Domain | None = None
+    mtu: Annotated[int, Field(ge=LEAST_MTU, le=MOST_MTU)] | None = None
+    routes: Annotated[tuple[RouteIn, ...], Field(max_length=64)] = ()
+    options: Annotated[tuple[OptionIn, ...], Field(max_length=64)] = ()
     lease_time: Annotated[int, Field(ge=60, le=MAX_LEASE_TIME_S)] = 3600
     ranges: Annotated[tuple[AddressRangeIn, ...], Field(max_length=256)] = ()
     exclusions: Annotated[tuple[AddressRangeIn, ...], Field(max_length=256)] = ()
     mac_ranges: Annotated[tuple[MacRangeIn, ...], Field(max_length=256)] = ()
 
+    def fields(self, *, said: bool = False) -> dict[str, Any]:
+        """As fields of a SubnetSpec; all, or with `said` those that the caller said. Raises RangeInvalid for a range
+        that ends before it begins, FieldInvalid for an option that does not fit."""
+        every: dict[str, Callable[[], object]] = {
+            "gateway": lambda: self.gateway,
+            "dns": lambda: self.dns,
+            "ntp": lambda: self.ntp,
+            "domain": lambda: self.domain,
+            "mtu": lambda: self.mtu,
+            "routes": lambda: tuple(Route(destination=each.destination, gateway=each.gateway) for each in self.routes),
+            "options": lambda: tuple(each.parsed(f"options.{index}") for index, each in enumerate(self.options)),
+            "lease_time": lambda: self.lease_time,
+            "ranges": lambda: tuple(each.value() for each in self.ranges),
+            "exclusions": lambda: tuple(each.value() for each in self.exclusions),
+            "mac_ranges": lambda: tuple(each.value() for each in self.mac_ranges),
+        }
+        wanted = self.model_fields_set if said else every.keys()
+        return {"lease_time_s" if name == "lease_time" else name: of() for name, of in every.items() if name in wanted}
+
+
+class SubnetIn(SubnetFields):
+    """A CIDR on a network. Without `ranges`, vNICs can have all of it but what is excluded, the gateway and the hosts'
+    own addresses. `lease_time` is in seconds, `mtu` in octets. `mac_ranges` tie MACs to the subnet: a vNIC that names
+    no subnet gets the one whose range holds its MAC, and one that names it draws its MAC from there."""
+
+    network: Id
+    cidr: CidrText
+
     def spec(self) -> SubnetSpec:
-        """Raises RangeInvalid for a range that ends before it begins."""
-        return SubnetSpec(
-            network=self.network,
-            cidr=self.cidr,
-            gateway=self.gateway,
-            dns=self.dns,
-            ntp=self.ntp,
-            domain=self.domain,
-            lease_time_s=self.lease_time,
-            ranges=tuple(AddressRange(each.first, each.last) for each in self.ranges),
-            exclusions=tuple(AddressRange(each.first, each.last) for each in self.exclusions),
-            mac_ranges=tuple(MacRange(each.first, each.last) for each in self.mac_ranges),
-        )
+        """Raises RangeInvalid, FieldInvalid."""
+        return SubnetSpec(network=self.network, cidr=self.cidr, **self.fields())
 
 
 class SubnetUsageOut(Out):
-    """Numbers of addresses; `size` is the sum of the others."""
+    """Numbers of addresses. `size` is what the ranges hand out in all; `out_of_range` are those held, draining or
+    cooling that they no longer do, so that `size` and `out_of_range` are the sum of the others."""
 
     size: int
     free: int
     held: int
     draining: int
     cooling: int
+    out_of_range: int
 
 
 class SubnetOut(Out):
-    """A CIDR on a network. `id` is Kea's subnet id too; `revision` counts the changes to its reservations."""
+    """A CIDR on a network. `id` is Kea's subnet id too; `revision` counts the changes to its reservations, and
+    `settings_revision`, which is its ETag, those to its settings. One with a `successor` was renumbered: it hands
+    nothing out any more, and goes when its last address is free."""
 
     id: int
     network: str
@@ -102,11 +170,16 @@ class SubnetOut(Out):
     dns: list[IpText]
     ntp: list[IpText]
     domain: str | None
+    mtu: int | None
+    routes: list[RouteOut]
+    options: list[OptionOut]
     lease_time: Annotated[int, Field(validation_alias=AliasChoices("lease_time_s", "lease_time"))]
     ranges: list[AddressRangeOut]
     exclusions: list[AddressRangeOut]
     mac_ranges: list[MacRangeOut]
     revision: int
+    settings_revision: int
+    successor: int | None
     usage: SubnetUsageOut
 
 
@@ -138,31 +211,34 @@ class ReservationPage(PageOut[ReservationOut]):
     "/subnets",
     roles=WRITERS,
     answer=SubnetOut,
-    statuses=(201,),
+    statuses=(201, 200),
     errors=[SubnetInvalid, RangeInvalid, NetworkNotFound, SubnetOverlap],
 )
-def create_subnet(ctx: Context, body: SubnetIn) -> Reply[Subnet]:
-    """Creates a subnet."""
-    subnet = subnets.create(ctx, body.spec())
-    return Reply(subnet, 201, f"/v1/subnets/{subnet.id}")
+def create_subnet(ctx: Context, query: WriteQuery, body: SubnetIn) -> Reply[Subnet]:
+    """Creates a subnet. A dry run answers 200 with the subnet as it would be; its id is not kept for it."""
+    subnet = subnets.create(ctx, body.spec(), dry_run=query.dry_run)
+    if query.dry_run:
+        return Reply(subnet)
+    return Reply(subnet, 201, f"/v1/subnets/{subnet.id}", subnet.settings_revision)
 
 
 @routes.on("GET", "/subnets", roles=READERS, answer=SubnetPage)
 def list_subnets(ctx: Context, query: SubnetsQuery) -> Page[Subnet]:
     """Every subnet, or those of one network, by id."""
-    return _subnets.page_of(query, subnets.list_subnets(ctx, query.network))
+    return _subnets.page(query, lambda limit, after: subnets.list_subnets(ctx, query.network, limit=limit, after=after))
 
 
 @routes.on("GET", "/subnets/<subnet_id>", roles=READERS, answer=SubnetOut, errors=[SubnetNotFound])
-def get_subnet(ctx: Context, subnet_id: SubnetId) -> Subnet:
+def get_subnet(ctx: Context, subnet_id: SubnetId) -> Reply[Subnet]:
     """One subnet."""
-    return subnets.get(ctx, subnet_id)
+    subnet = subnets.get(ctx, subnet_id)
+    return Reply(subnet, revision=subnet.settings_revision)
 
 
 @routes.on("DELETE", "/subnets/<subnet_id>", roles=WRITERS, errors=[SubnetNotFound, InUse])
-def delete_subnet(ctx: Context, subnet_id: SubnetId) -> None:
+def delete_subnet(ctx: Context, subnet_id: SubnetId, query: WriteQuery) -> None:
     """Deletes a subnet that has no vNICs, and all of whose addresses are free."""
-    subnets.delete_subnet(ctx, subnet_id)
+    subnets.delete_subnet(ctx, subnet_id, dry_run=query.dry_run)
 
 
 @routes.on(
