@@ -7,7 +7,6 @@ user's has.
 import socket
 import struct
 import threading
-import time
 from pathlib import Path
 
 from lab.dhcp import Message, parse_frame
@@ -17,6 +16,9 @@ from lab.namespace import Namespace
 _SOL_PACKET = 263
 _PACKET_ADD_MEMBERSHIP = 1
 _PACKET_MR_PROMISC = 1
+# socket(7): the kernel's own instant of each frame, CLOCK_REALTIME; a number of asm-generic/socket.h.
+_SO_TIMESTAMPNS = 35
+_TIMESPEC = struct.Struct("qq")
 _ETH_P_IP = 0x0800
 
 # The pcap file format: magic, version 2.4, time zone, accuracy, longest frame, link type Ethernet.
@@ -29,7 +31,7 @@ class Capture:
 
     def __init__(self, switch: Namespace, network: str, path: Path) -> None:
         self.path = path
-        self._messages: list[Message] = []
+        self._messages: list[tuple[int, Message]] = []
         self._socket = switch.within(lambda: _listen(network))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._record, name=f"capture-{network}")
@@ -42,6 +44,10 @@ class Capture:
 
     def messages(self) -> list[Message]:
         """The DHCP messages so far, in their order on the wire."""
+        return [message for _, message in self.timed_messages()]
+
+    def timed_messages(self) -> list[tuple[int, Message]]:
+        """The same, each with the instant when the switch had it, in nanoseconds since the Unix epoch."""
         return list(self._messages)
 
     def _record(self) -> None:
@@ -49,15 +55,15 @@ class Capture:
             file.write(_PCAP_HEADER)
             while not self._stopping.is_set():
                 try:
-                    frame = self._socket.recv(65535)
+                    frame, extra, _, _ = self._socket.recvmsg(65535, socket.CMSG_SPACE(_TIMESPEC.size))
                 except TimeoutError:
                     continue
                 message = parse_frame(frame)
                 if message is not None:
-                    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+                    seconds, nanoseconds = _TIMESPEC.unpack(extra[0][2])
                     file.write(struct.pack("=IIII", seconds, nanoseconds // 1000, len(frame), len(frame)) + frame)
                     file.flush()
-                    self._messages.append(message)
+                    self._messages.append((seconds * 1_000_000_000 + nanoseconds, message))
 
 
 def _listen(bridge: str) -> socket.socket:
@@ -66,5 +72,6 @@ def _listen(bridge: str) -> socket.socket:
     # A bridge hands up what it only passes on from port to port while somebody asks for everything.
     everything = struct.pack("iHH8s", socket.if_nametoindex(bridge), _PACKET_MR_PROMISC, 0, b"")
     link.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, everything)
+    link.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     link.settimeout(_POLL_S)
     return link

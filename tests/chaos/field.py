@@ -1,0 +1,548 @@
+"""The real parts that a schedule's steps act on: a control plane, hosts behind faulty links, and many light guests.
+
+What is done and what comes of it goes into the history; whether that is right is the checker's business.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import httpx
+
+from chaos.history import FOREVER, Call, Exchange, Ground, Heard, History, Trouble
+from chaos.schedule import Cast, Step
+from lab.capture import Capture
+from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane
+from lab.dhcp import RawClient, Type
+from lab.fault_proxy import BLACK_HOLE, DEAF, MUTE, REFUSE, Fault, FaultProxy, cut, slow
+from lab.host import Host
+from lab.lab import Lab
+from lab.vm import INTERFACE, Vm
+from lab.waiting import wait_until
+
+SETTINGS = {
+    "manage_interval_s": 0.5,
+    "sweep_interval_s": 0.2,
+    "control_connect_timeout_s": 1,
+    "control_timeout_s": 2,
+    "host_down_after_s": 3,
+    "start_budget_s": 2,
+    "cool_down_s": 0.5,
+}
+_SERVERS = 2
+_SUBNETS = {
+    "blue": {"cidr": "192.0.2.0/24", "ranges": [{"from": "192.0.2.10", "to": "192.0.2.23"}]},
+    "red": {"cidr": "198.51.100.0/24", "ranges": [{"from": "198.51.100.10", "to": "198.51.100.17"}]},
+}
+_ADDRESS = {"blue": "192.0.2", "red": "198.51.100"}
+_SLOTS = ("blue", "blue", "red") * 13
+_PROXIED = ("host-a", "host-b")
+_HOSTS = (*_PROXIED, "host-c")
+_LEASE_S = 120
+_CLIENT_S = 60
+_LANES = 8
+_ANSWER_S = 1.0
+_IMPATIENT_S = 0.3
+_OBSERVE_S = 0.4
+_RESYNC_NS = 10_000_000_000
+_FAULTS: Mapping[str, Fault] = {
+    "refuse": REFUSE,
+    "black hole": BLACK_HOLE,
+    "deaf": DEAF,
+    "mute": MUTE,
+    "slow": slow(0.3),
+}
+
+
+def cast(processes: Sequence[str]) -> Cast:
+    """Who takes part in a field's runs."""
+    return Cast(hosts=_HOSTS, networks=tuple(_SUBNETS), slots=_SLOTS, proxied=_PROXIED, processes=processes)
+
+
+@dataclass
+class _Slot:
+    """One vNIC as its engine and its guest know it."""
+
+    name: str
+    mac: str | None = None
+    leased: str | None = None
+    server: str | None = None
+
+
+class Field:
+    """A context manager. `perform` does a step: a vNIC's in one of the lanes, where those of one vNIC keep their order,
+    all others at once. `settle` waits until the lanes have done theirs."""
+
+    def __init__(self, lab: Lab, control: ControlPlane) -> None:
+        self.history = History()
+        self._lab = lab
+        self._control = control
+        self._stack = ExitStack()
+        self._slots = [_Slot(f"v{number:02}") for number in range(len(_SLOTS))]
+        self._lanes: list[queue.Queue[Callable[[httpx.Client], None] | None]] = []
+        self._threads: list[threading.Thread] = []
+        self._begun: dict[int, tuple[Trouble, Callable[[], None]]] = {}
+        self._restarts: list[threading.Thread] = []
+        self._faults: list[BaseException] = []
+        self._stopping = threading.Event()
+        self.hosts: dict[str, Host] = {}
+        self.subnets: dict[str, int] = {}
+        self._captures: dict[str, Capture] = {}
+        self._proxies: dict[str, FaultProxy] = {}
+
+    def __enter__(self) -> Self:
+        with self._stack as stack:
+            for network in _SUBNETS:
+                self._lab.network(network)
+            self._control.start()
+            self.api = stack.enter_context(self._client())
+            self._reports = stack.enter_context(self._proxy((MANAGEMENT_ADDRESS, 8080)))
+            for number, name in enumerate(_HOSTS):
+                self._add_host(stack, number, name)
+            for name in ("one", "two"):
+                self._must(self.api.put(f"/v1/clusters/{name}", json={}))
+            for network, subnet in _SUBNETS.items():
+                self._must(
+                    self.api.put(f"/v1/networks/{network}", json={"ipam_enabled": True, "ipam_servers": _SERVERS})
+                )
+                made = self._must(
+                    self.api.post("/v1/subnets", json={"network": network, "lease_time": _LEASE_S, **subnet})
+                )
+                self.subnets[network] = made["id"]
+            self._guests: dict[str, Vm] = {
+                network: self._lab.vm(f"guests-{network}", network, "02:ee:00:00:00:01") for network in _SUBNETS
+            }
+            wait_until(lambda: all(len(self.running(each)) == _SERVERS for each in _SUBNETS), 60, "all servers run")
+            self._captures = {network: self._lab.capture(network) for network in _SUBNETS}
+            for number in range(_LANES):
+                lane: queue.Queue[Callable[[httpx.Client], None] | None] = queue.Queue(2)
+                self._lanes.append(lane)
+                self._start(partial(self._work, lane), f"lane {number}")
+            for network in _SUBNETS:
+                self._start(partial(self._observe, network), f"observer of {network}")
+            stack.callback(self._end)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def ground(self) -> Ground:
+        """What stays as it is."""
+        return Ground(
+            servers={
+                network: {host.addresses[network]: host.id for host in self.hosts.values()} for network in _SUBNETS
+            },
+            subnets={subnet: network for network, subnet in self.subnets.items()},
+        )
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks."""
+        return tuple(_SUBNETS)
+
+    def perform(self, step: Step) -> None:
+        """Does the step, or has a lane do it; raises what went wrong in the field itself."""
+        if self._faults:
+            raise self._faults[0]
+        if step.slot is not None:
+            self._lanes[step.slot % _LANES].put(partial(self._of_vnic, step, self._slots[step.slot]))
+        elif step.kind == "stranger":
+            self._lanes[step.number % _LANES].put(lambda _: self._stranger(step))
+        elif step.kind == "end_fault":
+            self._end_fault(step)
+        else:
+            self._begin_fault(step)
+
+    def settle(self) -> None:
+        """Waits for what the lanes have still to do."""
+        for lane in self._lanes:
+            lane.join()
+        if self._faults:
+            raise self._faults[0]
+
+    def heal(self) -> None:
+        """Ends all faults that last still."""
+        for number in list(self._begun):
+            self._heal(number)
+        for thread in self._restarts:
+            thread.join()
+
+    def entries(self) -> History:
+        """The history, with what was heard on the wire so far."""
+        whole = History()
+        for entry in self.history.entries():
+            whole.add(entry)
+        for network, capture in self._captures.items():
+            for at, message in capture.timed_messages():
+                if not message.request and message.type in (Type.OFFER, Type.ACK):
+                    whole.add(
+                        Heard(
+                            at=at, network=network, kind=message.type.name, mac=message.mac, ip=message.yiaddr,
+                            server=message.server or "",
+                        )
+                    )  # fmt: skip
+        return whole
+
+    # ---- what a test asks -------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> dict[str, Any]:
+        """A GET that must succeed."""
+        return self._must(self.api.get(path))
+
+    def running(self, network: str) -> list[str]:
+        """The hosts whose servers of the network run."""
+        return [each["host"] for each in self.servers(network) if each["state"] == "running"]
+
+    def servers(self, network: str) -> list[dict[str, Any]]:
+        """The network's servers."""
+        listed: list[dict[str, Any]] = self.get(f"/v1/networks/{network}/servers")["items"]
+        return listed
+
+    def look_at_all(self) -> dict[str, dict[str, Any] | None]:
+        """Every vNIC as it is, None where there is none; the answers go into the history."""
+        return {
+            slot.name: self._call(self.api, "get", slot.name, "GET", f"/v1/vnics/{slot.name}") for slot in self._slots
+        }
+
+    def offers(self, network: str, mac: str, silence_s: float, at_most: int) -> dict[str, str]:
+        """What a guest of the network is offered: addresses by host."""
+        hosts = self.ground.servers[network]
+        with self._guest(network, mac) as client:
+            discover = client.message(Type.DISCOVER)
+            client.send(discover)
+            return {hosts[each.server or ""]: each.yiaddr for each in client.answers(discover, silence_s, at_most)}
+
+    def offers_to_any(self, macs: Mapping[str, str], silence_s: float) -> list[Heard]:
+        """What is offered to guests with these MACs, given with their networks, all asking at once."""
+        begin = time.time_ns()
+        for mac, network in macs.items():
+            with self._guest(network, mac) as client:
+                client.send(client.message(Type.DISCOVER))
+        time.sleep(silence_s)
+        return [
+            each
+            for each in self.entries().entries()
+            if isinstance(each, Heard) and each.at >= begin and macs.get(each.mac) == each.network
+        ]
+
+    def boot(self, network: str, mac: str, asked: str | None = None) -> Exchange:
+        """A guest that boots; recorded."""
+        exchange = self._exchange(network, mac, "boot", asked, None, patient=True)
+        self.history.add(exchange)
+        return exchange
+
+    # ---- the control plane ------------------------------------------------------------------------------------------
+
+    def kill_control(self, process: str) -> None:
+        """SIGKILL, and a new start at once, beside what else happens."""
+        while self._restarts:
+            self._restarts.pop().join()
+        self._control.kill()
+        thread = threading.Thread(target=self._guarded(self._control.start), name=f"start of {process}")
+        self._restarts.append(thread)
+        thread.start()
+
+    # ---- vNICs ------------------------------------------------------------------------------------------------------
+
+    def _of_vnic(self, step: Step, slot: _Slot, api: httpx.Client) -> None:
+        assert step.network is not None
+        path, options = f"/v1/vnics/{slot.name}", step.options
+        call = partial(self._call, api, step.kind, slot.name)
+        answer: dict[str, Any] | None = None
+        match step.kind:
+            case "put":
+                body = {"vm": f"vm-{slot.name}", "name": "nic1", "subnet": self.subnets[step.network]}
+                answer = call("PUT", path, body | {"cluster": options["cluster"]})
+            case "start":
+                body = {"wait": options["wait"]}
+                if "place" in options:
+                    body["ip"] = f"{_ADDRESS[step.network]}.{10 + options['place']}"
+                answer = call("POST", f"{path}/start", body)
+            case "stop":
+                answer = call("POST", f"{path}/stop")
+            case "delete":
+                call("DELETE", path)
+            case "move":
+                answer = call("POST", f"{path}/move", dict(options))
+            case "get":
+                answer = call("GET", path)
+            case "guest":
+                self._guest_step(step, slot)
+            case _:
+                raise ValueError(f"the field does not know {step.kind!r}")
+        if answer is not None and "mac" in answer:
+            slot.mac = answer["mac"]
+
+    def _call(
+        self, api: httpx.Client, verb: str, vnic: str, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any] | None:
+        """Makes a call and records it; the answer to one that succeeded. What became of one without an answer is asked
+        for at once, as an engine would."""
+        begin = time.time_ns()
+        status: int | None = None
+        answer: dict[str, Any] = {}
+        try:
+            response = api.request(method, path, json=body)
+            status = response.status_code
+            answer = response.json() if response.content else {}
+        except httpx.TransportError as error:
+            answer = {"error": repr(error)}
+        self.history.add(
+            Call(
+                begin=begin, end=time.time_ns(), verb=verb, subject=vnic, asked=body or {}, status=status, answer=answer
+            )
+        )
+        if status is None or (status >= 500 and answer.get("code") not in ("not-confirmed", "no-server")):
+            self._stopping.wait(0.2)
+            return self._call(api, "get", vnic, "GET", f"/v1/vnics/{vnic}")
+        return answer if status < 300 or "mac" in answer else None
+
+    # ---- guests -----------------------------------------------------------------------------------------------------
+
+    def _guest_step(self, step: Step, slot: _Slot) -> None:
+        assert step.network is not None
+        if slot.mac is None:
+            return
+        way = step.options["way"]
+        if slot.leased is None and way != "boot":
+            return
+        if way == "release":
+            with self._guest(step.network, slot.mac) as client:
+                client.release(slot.leased or "", slot.server or "")
+            slot.leased = None
+            return
+        exchange = self._exchange(
+            step.network, slot.mac, way, slot.leased, slot.server, patient=step.options["patient"]
+        )
+        self.history.add(exchange)
+        if exchange.outcome == "ack":
+            slot.leased, slot.server = exchange.ip, exchange.server
+        elif exchange.outcome == "nak":
+            slot.leased = None
+
+    def _stranger(self, step: Step) -> None:
+        assert step.network is not None
+        self.history.add(self._exchange(step.network, step.options["mac"], "boot", None, None, patient=False))
+
+    def _exchange(
+        self, network: str, mac: str, way: str, leased: str | None, server: str | None, *, patient: bool
+    ) -> Exchange:
+        begin = time.time_ns()
+        asked = None if way == "boot" else leased
+        silence_s, tries = (_ANSWER_S, 3) if patient else (_IMPATIENT_S, 1)
+        answer = None
+        with self._guest(network, mac) as client:
+            for _ in range(tries):
+                if way == "boot":
+                    offer = client.discover(silence_s)
+                    answer = None if offer is None else client.select(offer, silence_s)
+                elif way == "renew":
+                    answer = client.renew(leased or "", silence_s)
+                else:
+                    answer = client.request(leased or "", silence_s=silence_s)
+                if answer is not None:
+                    break
+        outcome = {Type.ACK: "ack", Type.NAK: "nak"}[answer.type] if answer is not None else "silence"
+        return Exchange(
+            begin=begin, end=time.time_ns(), network=network, mac=mac, asked=asked, outcome=outcome,
+            ip=answer.yiaddr if answer is not None and outcome == "ack" else None,
+            server=answer.server if answer is not None else None,
+        )  # fmt: skip
+
+    @contextmanager
+    def _guest(self, network: str, mac: str) -> Iterator[RawClient]:
+        with RawClient(self._guests[network].namespace, INTERFACE, mac) as client:
+            yield client
+
+    # ---- faults -----------------------------------------------------------------------------------------------------
+
+    def _begin_fault(self, step: Step) -> None:
+        begin = time.time_ns()
+        trouble = partial(
+            Trouble, begin=begin, what=f"{step.kind} {dict(step.options) or ''}", host=step.host, network=step.network
+        )
+        host = self.hosts.get(step.host or "")
+        undo: Callable[[], None] | None = None
+        dhcp, moves = False, True
+        match step.kind:
+            case "kill_kea" if host:
+                host.kill()
+                undo, dhcp = host.start, True
+            case "restart_kea" if host:
+                host.kill()
+                host.start()
+                dhcp = True
+            case "lose_journal" if host:
+                host.kill()
+                for part in host.state_directory.glob("journal.sqlite*"):
+                    part.unlink()
+                host.start()
+                self.history.add(trouble(end=time.time_ns() + _RESYNC_NS, dhcp=True))
+                return
+            case "kill_agent" if host:
+                host.stop_agent()
+                undo = host.start_agent
+            case "take_host_down" if host:
+                self._take_down(host)
+                undo, dhcp = partial(self._bring_up, host), True
+            case "cut_management" if host:
+                host.cut_management()
+                undo = host.mend_management
+            case "cut_network" if host and step.network:
+                host.cut(step.network)
+                undo, dhcp = partial(host.mend, step.network), True
+            case "disturb" if host:
+                proxy = self._proxies[host.id]
+                proxy.set(cut(step.options["octets"]) if "octets" in step.options else _FAULTS[step.options["how"]])
+                undo = partial(proxy.heal, step.options.get("linger_s", 0))
+            case "disturb_reports":
+                self._reports.set(_FAULTS[step.options["how"]])
+                undo, moves = self._reports.heal, False
+            case "kill_control":
+                self.kill_control(step.options["process"])
+                moves = False
+            case "disable_ipam" if step.network:
+                self._set_network(step.network, ipam_enabled=False)
+                undo = partial(self._set_network, step.network)
+            case "want_servers" if step.network:
+                self._set_network(step.network, ipam_servers=step.options["servers"])
+                undo = partial(self._set_network, step.network)
+            case _:
+                raise ValueError(f"the field does not know {step}")
+        if undo is None:
+            self.history.add(trouble(end=time.time_ns(), dhcp=dhcp, moves=moves))
+        else:
+            self._begun[step.number] = trouble(end=FOREVER, dhcp=dhcp, moves=moves), undo
+
+    def _end_fault(self, step: Step) -> None:
+        assert step.ends is not None
+        self._heal(step.ends)
+
+    def _heal(self, number: int) -> None:
+        trouble, undo = self._begun.pop(number)
+        undo()
+        self.history.add(
+            Trouble(
+                begin=trouble.begin, end=time.time_ns(), what=trouble.what, host=trouble.host, network=trouble.network,
+                dhcp=trouble.dhcp, moves=trouble.moves,
+            )
+        )  # fmt: skip
+
+    def _take_down(self, host: Host) -> None:
+        host.kill()
+        host.stop_agent()
+        host.cut_management()
+        for network in _SUBNETS:
+            host.cut(network)
+
+    def _bring_up(self, host: Host) -> None:
+        host.mend_management()
+        for network in _SUBNETS:
+            host.mend(network)
+        host.start()
+        host.start_agent()
+
+    def _set_network(self, network: str, **changes: Any) -> None:
+        """Until the control plane has taken it: it may be away just now."""
+        body = {"ipam_enabled": True, "ipam_servers": _SERVERS} | changes
+
+        def taken() -> bool:
+            try:
+                return self.api.put(f"/v1/networks/{network}", json=body).is_success
+            except httpx.TransportError:
+                return False
+
+        wait_until(taken, _CLIENT_S, f"{network} takes {changes}")
+
+    # ---- the parts --------------------------------------------------------------------------------------------------
+
+    def _add_host(self, stack: ExitStack, number: int, name: str) -> None:
+        host = self._lab.host(name, {network: f"{_ADDRESS[network]}.{number + 1}/24" for network in _SUBNETS})
+        self.hosts[name] = host
+        control_url = host.control_url
+        if name in _PROXIED:
+            proxy = self._proxies[name] = stack.enter_context(self._proxy((host.mgmt_address, 8000)))
+            control_url = f"http://{proxy.address[0]}:{proxy.address[1]}/"
+        attached = {
+            network: {"interface": host.interfaces[network], "address": host.addresses[network]} for network in _SUBNETS
+        }
+        self._must(
+            self.api.put(
+                f"/v1/hosts/{name}",
+                json={
+                    "control_url": control_url, "username": host.username, "password": host.password,
+                    "networks": attached,
+                },
+            )
+        )  # fmt: skip
+        report_url = f"http://{self._reports.address[0]}:{self._reports.address[1]}"
+        token = self._must(self.api.post("/v1/tokens", json={"role": "host", "host": name, "description": ""}))
+        host.install(report_url=report_url, token=token["secret"])
+        host.start()
+        host.start_agent()
+
+    def _proxy(self, target: tuple[str, int]) -> FaultProxy:
+        return FaultProxy(self._lab.control, MANAGEMENT_ADDRESS, target)
+
+    def _client(self) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self._control.admin_token}"}
+        return httpx.Client(base_url=self._control.url, headers=headers, timeout=_CLIENT_S, trust_env=False)
+
+    def _must(self, response: httpx.Response) -> dict[str, Any]:
+        if response.is_error:
+            raise RuntimeError(f"{response.request.method} {response.request.url} answered {response.text}")
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def _observe(self, network: str) -> None:
+        with self._client() as api:
+            while not self._stopping.wait(_OBSERVE_S):
+                begin = time.time_ns()
+                try:
+                    response = api.get(f"/v1/networks/{network}/servers")
+                except httpx.TransportError:
+                    continue
+                self.history.add(
+                    Call(
+                        begin=begin, end=time.time_ns(), verb="servers", subject=network, status=response.status_code,
+                        answer=response.json(),
+                    )
+                )  # fmt: skip
+
+    def _work(self, lane: "queue.Queue[Callable[[httpx.Client], None] | None]") -> None:
+        with self._client() as api:
+            while (work := lane.get()) is not None:
+                try:
+                    self._guarded(partial(work, api))()
+                finally:
+                    lane.task_done()
+
+    def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work`, whose fault is told to whoever performs the next step."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - it is raised again in the test's own thread
+                self._faults.append(error)
+
+        return guarded
+
+    def _start(self, work: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=self._guarded(work), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _end(self) -> None:
+        self._stopping.set()
+        for lane in self._lanes:
+            lane.put(None)
+        for thread in (*self._threads, *self._restarts):
+            thread.join(_CLIENT_S)
