@@ -35,6 +35,8 @@ class Settings:
     """Seconds to a connection with a host's control channel."""
     host_down_after_s: float = 6
     """Seconds without an answer after which a host counts as down."""
+    duty_timeout_s: float = 5
+    """Seconds after which other workers take over from one that stands still; from one that ended they do at once."""
     push_batch: int = 5000
     """Reservations in one `leasehold-apply`."""
     webhook_timeout_s: float = 10

@@ -5,12 +5,14 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from lab.control_plane import ControlPlane
 from lab.lab import Lab
+from lab.postgres import Postgres
 from lab.stage import Stage
 
 MakeLab = Callable[..., AbstractContextManager[Lab]]
 
-QUICK = {
+QUICK: dict[str, object] = {
     "webhook_allowed_networks": "10.99.0.0/24",
     "manage_interval_s": 0.5,
     "sweep_interval_s": 0.2,
@@ -25,7 +27,19 @@ QUICK = {
 @contextmanager
 def staged(lab: Lab, hosts: int, servers: int) -> Iterator[Stage]:
     """A stage with hosts, of which so many serve the network."""
-    control = lab.control_plane(**QUICK)
+    with _staged(lab, lab.control_plane(**QUICK), hosts, servers) as stage:
+        yield stage
+
+
+@contextmanager
+def staged_cluster(lab: Lab, server: Postgres, hosts: int, servers: int, **settings: object) -> Iterator[Stage]:
+    """The same with two `leasehold api` and two `leasehold worker` over PostgreSQL."""
+    with _staged(lab, lab.cluster(server, settings=QUICK | settings), hosts, servers) as stage:
+        yield stage
+
+
+@contextmanager
+def _staged(lab: Lab, control: ControlPlane, hosts: int, servers: int) -> Iterator[Stage]:
     control.start()
     with control.api() as api:
         stage = Stage(lab, control, api)

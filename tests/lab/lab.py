@@ -5,7 +5,7 @@ import ipaddress
 import itertools
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self, TextIO
@@ -16,6 +16,7 @@ from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane
 from lab.host import TREE, Host, KeaPrograms, interface_name
 from lab.namespace import Namespace
 from lab.perfdhcp import Perfdhcp
+from lab.postgres import Postgres
 from lab.receiver import WebhookReceiver
 from lab.vm import INTERFACE, Vm
 
@@ -109,8 +110,19 @@ class Lab:
         return vm
 
     def control_plane(self, **settings: object) -> ControlPlane:
-        """A control plane with a database of its own, not started yet; `settings` as in leasehold.config.Settings."""
-        control = ControlPlane(self.control, self._folder(self.directory / "control"), settings)
+        """A control plane of one process with an SQLite database of its own, not started yet; `settings` as in
+        leasehold.config.Settings."""
+        return self._control_plane(settings, ["serve"])
+
+    def cluster(
+        self, server: Postgres, *, settings: Mapping[str, object], apis: int = 2, workers: int = 2
+    ) -> ControlPlane:
+        """A control plane of several processes on a PostgreSQL database of its own, not started yet."""
+        url = server.fresh_database()
+        return self._control_plane({"database_url": url, **settings}, ["api"] * apis + ["worker"] * workers)
+
+    def _control_plane(self, settings: Mapping[str, object], commands: Sequence[str]) -> ControlPlane:
+        control = ControlPlane(self.control, self._folder(self.directory / "control"), settings, commands)
         self._stack.callback(control.close)
         self.control_planes.append(control)
         return control

@@ -7,14 +7,13 @@ import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 
-from lab.process import end
+from lab.process import children, end
 from lab.text import tail
 from lab.waiting import wait_until
 
@@ -26,11 +25,45 @@ _LOG = "log"
 _DEADLOCK_LINES = 12
 
 
-@dataclass(frozen=True)
 class Postgres:
-    """A running server. `socket` is the folder of its Unix socket."""
+    """A server. `socket` is the folder of its Unix socket. It can be killed, and started again on the same data."""
 
-    socket: Path
+    def __init__(self, socket: Path, command: Sequence[str]) -> None:
+        self.socket = socket
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when it answers; raises RuntimeError with its last words if it ends instead."""
+        log = self.socket / _LOG
+        with log.open("ab") as output:
+            process = self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                start_new_session=True,
+            )
+        wait_until(lambda: self.is_ready() or process.poll() is not None, _START_S, "PostgreSQL answers")
+        if process.poll() is not None:
+            raise RuntimeError(f"PostgreSQL ended with {process.returncode}: {tail(log)}")
+
+    def stop(self) -> None:
+        """SIGINT, its "fast shutdown": it does not wait for clients. Harmless if it does not run."""
+        if self._process is not None:
+            end(self._process, signal.SIGINT)
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL, to all its processes at once: each backend is a session of its own, so that they are told one by
+        one. Harmless if it does not run."""
+        if self._process is not None:
+            for pid in (self._process.pid, *children(self._process.pid)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
     def fresh_database(self) -> str:
         """Makes an empty database; its SQLAlchemy URL."""
@@ -59,10 +92,9 @@ class Postgres:
 @contextmanager
 def postgres(*, durable: bool = False) -> Iterator[Postgres]:
     """A server for the block. Unless it is `durable`, a commit does not wait for the disk: for tests that do not stop
-    the machine."""
+    the machine. Killed processes lose nothing either way."""
     # Unix sockets have short paths (107 octets), which a test's own temporary folder may exceed.
     folder = Path(tempfile.mkdtemp(prefix="lh-pg-"))
-    log = folder / _LOG
     try:
         as_user = _as_ordinary_user(folder)
         data = folder / "data"
@@ -83,27 +115,17 @@ def postgres(*, durable: bool = False) -> Iterator[Postgres]:
             "unix_socket_directories": str(folder),
             "max_connections": "200",
             "deadlock_timeout": "200ms",
-            **({} if durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}),
+            **({} if durable else {"fsync": "off", "full_page_writes": "off"}),
         }
         options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-        with log.open("wb") as output:
-            # It ends with us, also when we are killed.
-            process = subprocess.Popen(
-                [*as_user, "setpriv", "--pdeathsig", "INT", str(_PROGRAMS / "postgres"), "-D", str(data), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-            )
-        server = Postgres(folder)
+        # It ends with us, also when we are killed.
+        command = [*as_user, "setpriv", "--pdeathsig", "INT", str(_PROGRAMS / "postgres"), "-D", str(data), *options]
+        server = Postgres(folder, command)
         try:
-            wait_until(lambda: server.is_ready() or process.poll() is not None, _START_S, "PostgreSQL answers")
-            if process.poll() is not None:
-                raise RuntimeError(f"PostgreSQL ended with {process.returncode}: {tail(log)}")
+            server.start()
             yield server
         finally:
-            # SIGINT is its "fast shutdown": it does not wait for clients.
-            end(process, signal.SIGINT)
+            server.stop()
     finally:
         shutil.rmtree(folder)
 

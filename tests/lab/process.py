@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+from pathlib import Path
 
 _PATIENCE_S = 10
 
@@ -14,3 +15,11 @@ def end(process: subprocess.Popen[bytes], signal_number: int = signal.SIGTERM) -
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one started, and that run; none when it has ended itself."""
+    try:
+        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lab.process import children
 from lab.waiting import wait_until
 from leasehold.cli.server import THREADS
 from leasehold.store.tables import FIRST_SUBNET_ID
@@ -135,10 +136,6 @@ def answer(connection: socket.socket) -> bytes:
     while part := connection.recv(65536):
         parts.append(part)
     return b"".join(parts)
-
-
-def children(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def is_refused(address: tuple[str, int]) -> bool:

@@ -1,4 +1,4 @@
-"""The `leasehold` command. Its commands talk to the database directly; only `serve` listens."""
+"""The `leasehold` command. Its commands talk to the database directly; only `serve` and `api` listen."""
 
 import click
 from sqlalchemy import make_url
@@ -9,8 +9,8 @@ from leasehold.cli.opening import open_database
 from leasehold.cli.ovirt import import_group
 from leasehold.cli.printing import note
 from leasehold.cli.scopes import cluster, data_center, vm_pool
-from leasehold.cli.serving import serve
-from leasehold.cli.status import status
+from leasehold.cli.serving import api, serve, worker
+from leasehold.cli.status import duties, status
 from leasehold.cli.tokens import token
 from leasehold.cli.vnics import vnic
 
@@ -37,5 +37,18 @@ def upgrade() -> None:
     note(f"{url} has this release's schema.")
 
 
-for _command in (serve, token, status, mac_pool, data_center, cluster, vm_pool, vnic, import_group):
+for _command in (
+    serve,
+    api,
+    worker,
+    token,
+    status,
+    duties,
+    mac_pool,
+    data_center,
+    cluster,
+    vm_pool,
+    vnic,
+    import_group,
+):
     main.add_command(_command)

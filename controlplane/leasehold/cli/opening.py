@@ -22,7 +22,8 @@ def open_database(settings: Settings | None = None) -> Context:
             "Write sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME.",
             field="LEASEHOLD_DATABASE_URL",
         ) from error
-    except (DBAPIError, CommandError) as error:
+    except (DatabaseUnavailable, DBAPIError, CommandError) as error:
         url = make_url(settings.database_url).render_as_string(hide_password=True)
-        why = error.orig if isinstance(error, DBAPIError) else error
+        cause = error.__cause__ if isinstance(error, DatabaseUnavailable) else error
+        why = cause.orig if isinstance(cause, DBAPIError) else cause
         raise DatabaseUnavailable(f"The database {url} cannot be used: {why}.") from error

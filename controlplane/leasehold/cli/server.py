@@ -1,7 +1,7 @@
-"""The server process of `leasehold serve`: gunicorn's threads for the API, and the worker loops beside them.
+"""The server process of `leasehold serve` and `leasehold api`: gunicorn's threads for the API, and loops beside them.
 
-One process does everything, so that a commit wakes those who wait for it without a detour; gunicorn's parent process
-only holds the sockets, and starts another one when it dies.
+With `serve` one process does everything, so that a commit wakes those who wait for it without a detour; gunicorn's
+parent process only holds the sockets, and starts another one when it dies.
 """
 
 import ctypes
@@ -102,19 +102,20 @@ class Server(BaseApplication):
     def _begin(self, _worker: object) -> None:
         try:
             self._loops = self._make_loops()
+            self._loops.start()
         except LeaseholdError as error:
             _log.critical("%s", error)
             # gunicorn does not try again then, and ends with this code too: it is also ours for Invalid.
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        self._loops.start()
 
     def _end(self, _arbiter: object, _worker: object) -> None:
         if self._loops is not None:
             self._loops.stop()
 
 
-def listen(bind: str) -> socket.socket:
-    """A listening socket for `HOST:PORT`, `[IPV6]:PORT`, or the inherited `fd://N`.
+def listen(bind: str, *, shared: bool = False) -> socket.socket:
+    """A listening socket for `HOST:PORT`, `[IPV6]:PORT`, or the inherited `fd://N`. Where it is `shared`, other
+    processes may listen there too, and Linux shares the connections out among them (SO_REUSEPORT in socket(7)).
 
     Raises ValueError for another form, OSError when it cannot be had.
     """
@@ -131,4 +132,4 @@ def listen(bind: str) -> socket.socket:
         raise ValueError("it is neither HOST:PORT nor fd://N")
     host = host.removeprefix("[").removesuffix("]")
     family, _, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family, backlog=2048)
+    return socket.create_server(address[:2], family=family, backlog=2048, reuse_port=shared)

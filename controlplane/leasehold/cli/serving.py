@@ -1,24 +1,26 @@
-"""`leasehold serve`."""
+"""`leasehold serve`, and over PostgreSQL its two halves, `leasehold api` and `leasehold worker`."""
 
 import logging
 import logging.config
 import os
+import signal
 import socket
+import threading
+from collections.abc import Callable
 
 import click
 
 from leasehold.cli.logs import configuration
 from leasehold.cli.opening import open_database
-from leasehold.cli.server import Server, listen
+from leasehold.cli.server import Loops, Server, listen
 from leasehold.config import Settings
+from leasehold.service.context import Context
 from leasehold.web import create_app
 from leasehold.worker import Worker
 
 _log = logging.getLogger(__name__)
 
-
-@click.command()
-@click.option(
+_bind = click.option(
     "--bind",
     "binds",
     multiple=True,
@@ -27,22 +29,71 @@ _log = logging.getLogger(__name__)
     metavar="HOST:PORT|fd://N",
     help="Where to listen; may be repeated. fd://N is a socket that the parent process opened.",
 )
+
+
+@click.command()
+@_bind
 def serve(binds: tuple[str, ...]) -> None:
     """Run the API and the worker, until SIGTERM."""
-    settings = Settings.from_environment(os.environ)
-    logs = configuration(settings.log_level)
-    logging.config.dictConfig(logs)
-    sockets = [_listen(bind) for bind in binds]
-    ctx = open_database(settings)
+    _serve(binds, Worker)
+
+
+@click.command()
+@_bind
+def api(binds: tuple[str, ...]) -> None:
+    """Run the API alone, until SIGTERM.
+
+    Any number of them can run over PostgreSQL, beside `leasehold worker`; on one machine also at the same address.
+    """
+    _serve(binds, lambda ctx: ctx.bell, apart="api")
+
+
+@click.command()
+def worker() -> None:
+    """Run the worker alone, until SIGTERM. Any number of them can run over PostgreSQL, and share out the work."""
+    settings, _ = _configured()
+    ctx = _opened(settings, "worker")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    loops = Worker(ctx)
+    loops.start()
+    _log.info("Working.")
+    stopping.wait()
+    loops.stop()
+
+
+def _serve(binds: tuple[str, ...], make_loops: Callable[[Context], Loops], apart: str | None = None) -> None:
+    settings, logs = _configured()
+    sockets = [_listen(bind, shared=apart is not None) for bind in binds]
+    ctx = _opened(settings, apart)
     app = create_app(ctx)
     ctx.db.dispose()  # connections must not cross the fork; the serving process opens its own
     _log.info("Serving.", extra={"facts": {"addresses": [_url(each) for each in sockets]}})
-    Server(app, sockets, lambda: Worker(ctx), longest_request_s=settings.start_budget_s, log_config=logs).run()
+    Server(app, sockets, lambda: make_loops(ctx), longest_request_s=settings.start_budget_s, log_config=logs).run()
 
 
-def _listen(bind: str) -> socket.socket:
+def _configured() -> tuple[Settings, dict[str, object]]:
+    settings = Settings.from_environment(os.environ)
+    logs = configuration(settings.log_level)
+    logging.config.dictConfig(logs)
+    return settings, logs
+
+
+def _opened(settings: Settings, apart: str | None) -> Context:
+    """The database; for one half of the control plane only where the other can hear of changes."""
+    ctx = open_database(settings)
+    if apart is not None and ctx.db.is_sqlite:
+        raise click.UsageError(
+            f"`leasehold {apart}` needs PostgreSQL, and LEASEHOLD_DATABASE_URL is SQLite's. "
+            "Use `leasehold serve`, which is API and worker in one, or set it to postgresql+psycopg://USER@HOST/NAME."
+        )
+    return ctx
+
+
+def _listen(bind: str, *, shared: bool) -> socket.socket:
     try:
-        return listen(bind)
+        return listen(bind, shared=shared)
     except ValueError as error:
         raise click.BadParameter(f"{bind!r}: {error}.", param_hint="--bind") from error
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`leasehold status`."""
+"""`leasehold status` and `leasehold duties`."""
 
 import click
 
@@ -6,6 +6,7 @@ from leasehold.cli.opening import open_database
 from leasehold.cli.printing import Columns, as_json_option, print_json, print_table
 from leasehold.domain.values import Host
 from leasehold.service import hosts, networks
+from leasehold.service.duties import Holder, holders
 
 
 @click.command()
@@ -38,3 +39,24 @@ def status(as_json: bool) -> None:
         "networks": lambda each: ", ".join(f"{server.network} ({server.state})" for server in serves[each.id]),
     }
     print_table(columns, known)
+
+
+@click.command()
+@as_json_option
+def duties(as_json: bool) -> None:
+    """Show which process manages, pushes to each host and delivers to each webhook, as the last one that took it over.
+
+    A holder whose process ended is listed until another one takes over.
+    """
+    found = holders(open_database())
+    if as_json:
+        print_json([vars(each) for each in found])
+        return
+    columns: Columns[Holder] = {
+        "duty": lambda each: each.duty,
+        "machine": lambda each: each.machine,
+        "process": lambda each: str(each.pid),
+        "term": lambda each: str(each.term),
+        "since": lambda each: each.since.isoformat(timespec="seconds"),
+    }
+    print_table(columns, found)

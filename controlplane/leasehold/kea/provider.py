@@ -1,6 +1,6 @@
 """The seed's interface between whoever decides which host serves which network and a DHCP server, and Kea behind it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from leasehold.domain.placement import Served
@@ -23,8 +23,10 @@ class IpamDhcpProvider(Protocol):
 class KeaDhcpProvider:
     """Writes what a host serves into the configuration of its Kea, which must have Leasehold's hook loaded."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, still_asked: Callable[[], None] = lambda: None) -> None:
+        """`still_asked` raises when whoever asked has no say any more; it is called right before a change."""
         self._commands = commands
+        self._still_asked = still_asked
         self._written: set[str] = set()
 
     def provide(self, host: Host, networks: Sequence[Served]) -> None:
@@ -36,6 +38,7 @@ class KeaDhcpProvider:
             return
         if wanted != running:
             self._commands.config_test(host, wanted)
+            self._still_asked()
             self._commands.config_set(host, wanted)
         try:
             self._commands.config_write(host)

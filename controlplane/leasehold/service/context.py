@@ -3,19 +3,20 @@
 import secrets
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, insert, select
 
 from leasehold.config import Settings
 from leasehold.domain.addresses import random_local_range
-from leasehold.service.bell import Bell
+from leasehold.service.bell import Bell, SharedBell
 from leasehold.store import schema
-from leasehold.store.database import Database
+from leasehold.store.database import Database, lock
 from leasehold.store.extents import create_space
 from leasehold.store.tables import lineage, mac_pools, mac_ranges
 
+_INSTALLS = 0x6C68_696E  # an advisory lock's
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_POOL = "default"
 
@@ -48,15 +49,20 @@ class Context:
         """The present instant in milliseconds since the Unix epoch."""
         return to_ms(self.clock())
 
+    def fenced(self, duty: str, term: int) -> "Context":
+        """The same for whoever has a duty: a write raises DutyLost once another process has taken it over."""
+        return replace(self, db=self.db.fenced(duty, term))
+
 
 def open_context(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Context:
     """Opens the database, brings it to this release's schema, and draws epoch and default MAC pool if it is new."""
     database = Database(settings.database_url)
     schema.upgrade(database)
     with database.write() as connection:
+        lock(connection, _INSTALLS, shared=False)
         if connection.execute(select(lineage.c.epoch)).one_or_none() is None:
             _install(connection)
-    return Context(database, settings, clock)
+    return Context(database, settings, clock, Bell() if database.is_sqlite else SharedBell(database))
 
 
 def _install(connection: Connection) -> None:

@@ -227,7 +227,7 @@ def sweep(ctx: Context) -> int:
                 .where(macs.c.free_at_ms <= ctx.now_ms())
                 .order_by(macs.c.mac)
                 .limit(_SWEEP_BATCH)
-                .with_for_update()
+                .with_for_update(skip_locked=True)
             ).scalars()
         ]
         connection.execute(delete(macs).where(macs.c.mac.in_([mac.value for mac in due])))

@@ -96,18 +96,30 @@ def sweep(ctx: Context) -> int:
         .exists()
     )
     with ctx.db.write() as connection:
-        moved = connection.execute(
-            update(addresses)
+        # What another process is about to move is left to it.
+        drained = connection.execute(
+            select(addresses.c.subnet_id, addresses.c.offset)
             .where(addresses.c.state == "draining", ~owed)
-            .values(state="cooling", free_at_ms=free_at_ms)
-        ).rowcount
+            .order_by(addresses.c.subnet_id, addresses.c.offset)
+            .limit(_SWEEP_BATCH)
+            .with_for_update(of=addresses, skip_locked=True)
+        ).all()
+        moved_by_subnet: dict[int, list[int]] = {}
+        for subnet_id, offset in drained:
+            moved_by_subnet.setdefault(subnet_id, []).append(offset)
+        for subnet_id, offsets in moved_by_subnet.items():
+            connection.execute(
+                update(addresses)
+                .where(addresses.c.subnet_id == subnet_id, addresses.c.offset.in_(offsets))
+                .values(state="cooling", free_at_ms=free_at_ms)
+            )
         due = connection.execute(
             select(addresses.c.subnet_id, addresses.c.offset, subnets_table.c.space_id)
             .join(subnets_table, subnets_table.c.id == addresses.c.subnet_id)
             .where(addresses.c.state == "cooling", addresses.c.free_at_ms <= now_ms)
             .order_by(addresses.c.subnet_id, addresses.c.offset)
             .limit(_SWEEP_BATCH)
-            .with_for_update(of=addresses)
+            .with_for_update(of=addresses, skip_locked=True)
         ).all()
         by_subnet: dict[tuple[int, int], list[int]] = {}
         for row in due:
@@ -117,9 +129,9 @@ def sweep(ctx: Context) -> int:
                 delete(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset.in_(offsets))
             )
             extents.give_back(connection, space_id, offsets)
-    if moved or due:
+    if drained or due:
         ctx.bell.ring()
-    return int(moved) + len(due)
+    return len(drained) + len(due)
 
 
 def _withdraw(connection: Connection, subnet: AnyRow, row: AnyRow) -> None:

@@ -18,15 +18,18 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from leasehold.errors import DatabaseBusy
-from leasehold.store.tables import metadata
+from leasehold.errors import DatabaseBusy, DatabaseUnavailable
+from leasehold.store.tables import duties, metadata
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 """A row of a query, its columns as attributes."""
 
 _BUSY_TIMEOUT_MS = 10_000
+_STALLED_MS = 10_000
+_POOL = 16
 _WRITES = "leasehold_writes"
 
 
@@ -38,6 +41,10 @@ class Violation(Exception):
         self.constraint = constraint
 
 
+class DutyLost(Exception):
+    """Another process has taken a duty over: whoever had it stops, and nothing was written."""
+
+
 class Database:
     """SQLite or PostgreSQL behind two context managers.
 
@@ -47,14 +54,15 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
-        self._is_sqlite = self.engine.dialect.name == "sqlite"
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._writer = threading.Lock()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction that sees one snapshot from its first statement on, and changes nothing."""
-        with self.engine.connect() as connection:
-            if not self._is_sqlite:
+        """A transaction that sees one snapshot from its first statement on, and changes nothing. Raises DatabaseBusy,
+        and DatabaseUnavailable when the database does not answer."""
+        with _told_as_ours(), self.engine.connect() as connection:
+            if not self.is_sqlite:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
                 yield connection
@@ -63,28 +71,61 @@ class Database:
     def write(self, *, dry_run: bool = False) -> Iterator[Connection]:
         """A transaction that is whole when the block ends, or undone when it raises or is a dry run.
 
-        Raises Violation for a broken constraint, DatabaseBusy when another writer did not finish in time.
+        Raises Violation for a broken constraint, DatabaseBusy when another writer did not finish in time,
+        DatabaseUnavailable when the database does not answer; when that was at the very end, the change may have been
+        made.
         """
-        try:
-            with self._writer if self._is_sqlite else nullcontext(), self.engine.connect() as connection:
-                connection = connection.execution_options(**{_WRITES: True})
-                with connection.begin() as transaction:
-                    yield connection
-                    if dry_run:
-                        transaction.rollback()
-        except IntegrityError as error:
-            raise Violation(_constraint(error)) from error
-        except OperationalError as error:
-            if _is_busy(error):
-                raise DatabaseBusy(
-                    "The database was busy with other changes for too long, and nothing was changed. Ask again.",
-                    retry_after_s=1,
-                ) from error
-            raise
+        with (
+            _told_as_ours(),
+            self._writer if self.is_sqlite else nullcontext(),
+            self.engine.connect() as connection,
+        ):
+            connection = connection.execution_options(**{_WRITES: True})
+            with connection.begin() as transaction:
+                yield connection
+                if dry_run:
+                    transaction.rollback()
+
+    def fenced(self, duty: str, term: int) -> "Database":
+        """The same database for whoever has a duty: see FencedDatabase."""
+        return FencedDatabase(self, duty, term)
+
+    def require_duty(self) -> None:
+        """Raises DutyLost for one that is fenced when its term is over."""
 
     def dispose(self) -> None:
         """Closes every connection."""
         self.engine.dispose()
+
+
+class FencedDatabase(Database):
+    """A database to which a process can write as long as a duty is its own, and that raises DutyLost afterwards.
+
+    Each transaction that writes holds the duty's row from its beginning to its end, so that nobody takes the duty over
+    in the middle of one: what a process of an earlier term commits is there before the next one begins.
+    """
+
+    def __init__(self, database: Database, duty: str, term: int) -> None:
+        self.engine, self.is_sqlite, self._writer = database.engine, database.is_sqlite, database._writer
+        self._duty, self._term = duty, term
+
+    @contextmanager
+    def write(self, *, dry_run: bool = False) -> Iterator[Connection]:
+        """See Database; raises DutyLost, with nothing written."""
+        with super().write(dry_run=dry_run) as connection:
+            self._require(connection, lock=True)
+            yield connection
+
+    def require_duty(self) -> None:
+        """Raises DutyLost when the term is over."""
+        with self.read() as connection:
+            self._require(connection, lock=False)
+
+    def _require(self, connection: Connection, *, lock: bool) -> None:
+        term = select(duties.c.term).where(duties.c.name == self._duty)
+        present = connection.execute(term.with_for_update(read=True) if lock else term).scalar_one_or_none()
+        if present != self._term:
+            raise DutyLost(f"{self._duty}: term {self._term} is over, it is {present} now")
 
 
 def lock(connection: Connection, key: int, *, shared: bool) -> None:
@@ -95,9 +136,24 @@ def lock(connection: Connection, key: int, *, shared: bool) -> None:
         connection.execute(select(take(key)))
 
 
+def _server_engine(url: str) -> Engine:
+    engine = create_engine(url, pool_size=_POOL, max_overflow=_POOL)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # A process that stands still in the middle of a transaction must not keep others from the rows that it locked.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SET idle_in_transaction_session_timeout = {_STALLED_MS}; SET lock_timeout = {_BUSY_TIMEOUT_MS}"
+            )
+        connection.commit()
+
+    return engine
+
+
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_size=20, max_overflow=60, pool_pre_ping=True)
+        return _server_engine(url)
     engine = create_engine(url, pool_size=20, max_overflow=60)
 
     @event.listens_for(engine, "connect")
@@ -119,6 +175,32 @@ def _engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """Turns what SQLAlchemy raises into what callers can be told; a fault of ours goes through."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Violation(_constraint(error)) from error
+    except NoConnectionFree as error:
+        raise DatabaseBusy(
+            "Too many requests use the database at once, and nothing was changed. Ask again.", retry_after_s=1
+        ) from error
+    except DBAPIError as error:
+        if _is_busy(error):
+            raise DatabaseBusy(
+                "The database was busy with other changes for too long, and nothing was changed. Ask again.",
+                retry_after_s=1,
+            ) from error
+        if _is_away(error):
+            raise DatabaseUnavailable(
+                f"The database does not answer: {str(error.orig).strip()}. It is asked again by itself; a change that "
+                "you asked for may have been made or not: ask again when it is back.",
+                retry_after_s=1,
+            ) from error
+        raise
 
 
 def _constraint(error: IntegrityError) -> str:
@@ -147,8 +229,20 @@ def _unique_by_columns() -> dict[str, str]:
 _UNIQUE_BY_COLUMNS = _unique_by_columns()
 
 
-def _is_busy(error: OperationalError) -> bool:
+def _is_busy(error: DBAPIError) -> bool:
     """True for SQLite's lock, PostgreSQL's deadlock (40P01) and lock timeout (55P03)."""
     if getattr(error.orig, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return True
     return getattr(error.orig, "sqlstate", None) in ("40P01", "40001", "55P03")
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """True for a database that cannot be had at present. psycopg raises OperationalError without an SQLSTATE for a
+    connection that cannot be made or broke; 57P01 to 57P03 say that the server ends or begins, 53300 that it has no
+    connection left. Source: PostgreSQL, "PostgreSQL Error Codes"."""
+    if getattr(error.orig, "sqlite_errorname", "").startswith(("SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_FULL")):
+        return True
+    if error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", "none")
+    return isinstance(error, OperationalError) and (state is None or state.startswith(("08", "57P", "53")))

@@ -42,6 +42,15 @@ lineage = Table(
     Column("epoch", String, nullable=False, comment="identity of this database's history"),
 )
 
+duties = Table(
+    "duties",
+    metadata,
+    Column("name", String, primary_key=True, comment="what one process does for all"),
+    Column("term", BigInteger, nullable=False, comment="rises by one with each process that takes it over"),
+    Column("holder", String, nullable=False, comment="who took it over last: host name and process id"),
+    Column("since_ms", BigInteger, nullable=False),
+)
+
 tokens = Table(
     "tokens",
     metadata,

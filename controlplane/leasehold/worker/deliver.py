@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 
@@ -34,10 +34,14 @@ _MOST_RETRY_AFTER_S = 3600
 
 
 class Deliver:
-    """Keeps one courier for each active webhook, and wakes them for new events."""
+    """Keeps one courier for each active webhook, and wakes them for new events.
 
-    def __init__(self, ctx: Context) -> None:
+    `own` answers the webhooks that this process delivers to, each with the context to do it with; without it, all are.
+    """
+
+    def __init__(self, ctx: Context, own: Callable[[], Mapping[str, Context]] | None = None) -> None:
         self._ctx = ctx
+        self._own = own
         self._allowed = allowed_networks(ctx.settings.webhook_allowed_networks)
         self._couriers: dict[str, _Courier] = {}
         self._told_of = 0
@@ -57,12 +61,15 @@ class Deliver:
 
     def _turn(self) -> float:
         active, last = webhooks.active(self._ctx)
-        wanted = {webhook.id: webhook for webhook in active}
-        for webhook_id in self._couriers.keys() - wanted.keys():
+        own = {webhook.id: self._ctx for webhook in active} if self._own is None else self._own()
+        wanted = {webhook.id: webhook for webhook in active if webhook.id in own}
+        for webhook_id, courier in list(self._couriers.items()):
+            if webhook_id in wanted and own[webhook_id] is courier.ctx:
+                continue
             self._couriers.pop(webhook_id).loop.stop()
         for webhook_id in wanted.keys() - self._couriers.keys():
             if not self._loop.stopping:
-                courier = self._couriers[webhook_id] = _Courier(self._ctx, wanted[webhook_id], self._allowed)
+                courier = self._couriers[webhook_id] = _Courier(own[webhook_id], wanted[webhook_id], self._allowed)
                 courier.loop.start()
         if last > self._told_of:
             self._told_of = last
@@ -91,7 +98,7 @@ class _Courier:
     """
 
     def __init__(self, ctx: Context, webhook: Webhook, allowed: Sequence[IPNetwork]) -> None:
-        self._ctx = ctx
+        self.ctx = self._ctx = ctx
         self._webhook = webhook
         self._source = webhooks.source(ctx)
         self._endpoint = Endpoint(webhook.url, timeout_s=ctx.settings.webhook_timeout_s, allowed=allowed)

@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 
+from leasehold.errors import Unavailable
 from leasehold.service.bell import Bell
+from leasehold.store.database import DutyLost
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +23,8 @@ class Loop:
     `turn` returns how many seconds it can wait for its next turn. `wake` ends the wait, or, for a loop with a `bell`,
     its ringing; but for `least_pause_s`, and a rest that keeps the loop's share of the processor small. What `turn`
     raises is a fault of ours or of the database: it is logged with its traceback, and the loop mends itself by turning
-    again after a pause, since every turn begins from what is stored. `at_end` is called once, in the thread, after the
-    last turn.
+    again after a pause, since every turn begins from what is stored. With DutyLost it ends by itself. `at_end` is
+    called once, in the thread, after the last turn.
     """
 
     def __init__(
@@ -75,6 +77,14 @@ class Loop:
             began = time.monotonic()
             try:
                 pause_s = self._turn()
+            except DutyLost as lost:
+                log.warning("The loop %s ends: another process goes on. %s.", self.name, lost)
+                self._stopping.set()
+                break
+            except Unavailable as error:
+                log.warning("The loop %s goes on in %.0f s: %s", self.name, _AFTER_A_FAULT_S, error)
+                self._stopping.wait(_AFTER_A_FAULT_S)
+                continue
             except Exception:
                 log.exception("The loop %s failed, and goes on in %.0f s.", self.name, _AFTER_A_FAULT_S)
                 self._stopping.wait(_AFTER_A_FAULT_S)

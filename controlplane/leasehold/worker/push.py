@@ -4,7 +4,7 @@ each."""
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from leasehold.domain.replication import Batch, Resync
 from leasehold.domain.values import Host
@@ -22,11 +22,17 @@ _IDLE_S = 60
 
 
 class Push:
-    """Looks for hosts that lag whenever the bell rings, and wakes a sender for each."""
+    """Looks for hosts that lag whenever the bell rings, and wakes a sender for each.
 
-    def __init__(self, ctx: Context, commands: Commands) -> None:
+    `own` answers the hosts that this process pushes to, each with the context to do it with; without it, all are.
+    """
+
+    def __init__(
+        self, ctx: Context, commands: Commands, own: Callable[[], Mapping[str, Context]] | None = None
+    ) -> None:
         self._ctx = ctx
         self._commands = commands
+        self._own = own
         self._senders: dict[str, _Sender] = {}
         self._lock = threading.Lock()
         # No thread between the bell and this one: `start` waits for what comes of it.
@@ -55,26 +61,37 @@ class Push:
             return list(self._senders.values())
 
     def _turn(self) -> float:
-        for host_id, subnet_ids in replication.lagging(self._ctx).items():
+        lagging = replication.lagging(self._ctx)
+        own = dict.fromkeys(lagging, self._ctx) if self._own is None else self._own()
+        if self._own is not None:
+            self._end_all_but(own)
+        for host_id in lagging.keys() & own.keys():
             if self._loop.stopping:
                 break
-            self._sender(host_id).add(subnet_ids)
+            self._sender(host_id, own[host_id]).add(lagging[host_id])
         return self._ctx.settings.manage_interval_s
 
-    def _sender(self, host_id: str) -> "_Sender":
+    def _sender(self, host_id: str, ctx: Context) -> "_Sender":
         with self._lock:
             sender = self._senders.get(host_id)
             if sender is None or sender.loop.stopping:
-                sender = self._senders[host_id] = _Sender(self._ctx, self._commands, host_id)
+                sender = self._senders[host_id] = _Sender(ctx, self._commands, host_id)
                 sender.loop.start()
             return sender
+
+    def _end_all_but(self, own: Mapping[str, Context]) -> None:
+        """Others push to these hosts now, or we do in another term."""
+        with self._lock:
+            ended = [host_id for host_id, sender in self._senders.items() if own.get(host_id) is not sender.ctx]
+            for host_id in ended:
+                self._senders.pop(host_id).loop.stop()
 
 
 class _Sender:
     """One host's: sends what it lacks, subnet after subnet, and backs off while the host cannot take it."""
 
     def __init__(self, ctx: Context, commands: Commands, host_id: str) -> None:
-        self._ctx = ctx
+        self.ctx = self._ctx = ctx
         self._commands = commands
         self._host_id = host_id
         self._host: Host | None = None

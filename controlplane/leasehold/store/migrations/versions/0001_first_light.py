@@ -12,6 +12,14 @@ depends_on = None
 def upgrade() -> None:
 
     op.create_table(
+        "duties",
+        sa.Column("name", sa.String(), nullable=False, comment="what one process does for all"),
+        sa.Column("term", sa.BigInteger(), nullable=False, comment="rises by one with each process that takes it over"),
+        sa.Column("holder", sa.String(), nullable=False, comment="who took it over last: host name and process id"),
+        sa.Column("since_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_duties")),
+    )
+    op.create_table(
         "event_heads",
         sa.Column("host_id", sa.String(), nullable=False),
         sa.Column("boot", sa.String(), nullable=False),
