@@ -8,7 +8,8 @@ from pydantic_core import to_json
 from leasehold.service.context import Context
 from leasehold.web import events, health, hosts, mac_pools, networks, scopes, subnets, tokens, vnics, webhooks
 from leasehold.web.api import mount
-from leasehold.web.observe import ObservedFlask, metrics
+from leasehold.web.metrics import add_metrics
+from leasehold.web.observe import ObservedFlask
 from leasehold.web.openapi import document
 
 _RESOURCES = (networks, subnets, hosts, vnics, mac_pools, scopes, events, webhooks, tokens, health)
@@ -20,7 +21,7 @@ def create_app(ctx: Context) -> Flask:
     app = ObservedFlask("leasehold")
     mount(app, ctx, OPERATIONS)
     app.add_url_rule("/openapi.json", "openapi", _description)
-    app.add_url_rule("/metrics", "metrics", metrics)
+    add_metrics(app, ctx)
     app.add_url_rule("/", "root", _root)
     return app
 

@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 from flask import Flask, Response, g, request
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Histogram, generate_latest
+from prometheus_client import Counter, Histogram
 
 from leasehold.domain.values import Token
 
@@ -41,11 +41,6 @@ class ObservedFlask(Flask):
             exc_info=exc_info,
             extra={"facts": {"request_id": g.request_id}},
         )
-
-
-def metrics() -> Response:
-    """Everything that this process counts, in Prometheus' text format."""
-    return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
 def _begin() -> None:
