@@ -4,12 +4,16 @@
 // first and taken back when all is proven. Nothing on the packet path logs, takes the GIL, or waits.
 #include <cc/command_interpreter.h>
 #include <cc/data.h>
+#include <dhcp/dhcp4.h>
+#include <dhcp/option_int.h>
 #include <dhcp/pkt4.h>
 #include <dhcpsrv/cfgmgr.h>
+#include <dhcpsrv/shared_network.h>
 #include <dhcpsrv/subnet.h>
 #include <hooks/hooks.h>
 
 #include <exception>
+#include <optional>
 #include <string>
 
 #include "host_source.h"
@@ -21,7 +25,6 @@
 
 using isc::data::ConstElementPtr;
 using isc::data::Element;
-using isc::dhcp::Lease4CollectionPtr;
 using isc::dhcp::Lease4Ptr;
 using isc::dhcp::Pkt4Ptr;
 using isc::hooks::CalloutHandle;
@@ -36,9 +39,25 @@ using SubnetPtr = decltype(std::declval<isc::dhcp::Subnet4>().getNextSubnet({}))
 constexpr const char* kCommands[] = {"leasehold-apply", "leasehold-status", "reservation-add",
                                      "reservation-del", "reservation-get",  "reservation-get-page"};
 
-// The packet that this thread has before it, where Kea renews a lease for it. Kea takes a packet from subnet4_select to
-// leases4_committed on one thread.
-thread_local const isc::dhcp::Pkt4* renewing = nullptr;
+// What subnet4_select found out about the packet that this thread has before it, for the callouts that follow. Another
+// library may park the packet, so that it goes on elsewhere: whoever asks says which packet is meant.
+struct Selected {
+    const isc::dhcp::Pkt4* query = nullptr;
+    boost::posix_time::ptime received;  // tells it from an earlier packet in the same memory
+    uint32_t subnet_id = 0;
+    uint32_t first = 1;  // addresses of the subnet
+    uint32_t last = 0;
+    bool managed = false;
+    bool renewing = false;  // Kea renews a lease for it
+
+    bool is_of(const Pkt4Ptr& asked) const {
+        return query == asked.get() && received == asked->getTimestamp();
+    }
+    bool contains(uint32_t address) const {
+        return first <= address && address <= last;
+    }
+};
+thread_local Selected selected;
 
 bool server_was_configured = false;
 
@@ -94,15 +113,44 @@ void push_event(LeaseEventType type, const Lease4Ptr& lease, uint64_t mac) {
         {now_ms(), lease->cltt_, mac, lease->subnet_id_, lease->addr_.toUint32(), lease->valid_lft_, type});
 }
 
-// Whether an answer with this lease may go out: the address is the client's own. Clients without a reservation have
-// addresses on a managed subnet only where everything is allowed, and then none that is another's.
-bool may_have(uint64_t mac, const Lease4Ptr& lease) {
-    const uint32_t address = lease->addr_.toUint32();
-    if (state().store.reserves(lease->subnet_id_, mac, address)) {
+void remember(const Pkt4Ptr& query, const SubnetPtr& subnet) {
+    isc::dhcp::SharedNetwork4Ptr network;
+    subnet->getSharedNetwork(network);
+    const auto [prefix, length] = subnet->get();
+    selected.query = query.get();
+    selected.received = query->getTimestamp();
+    selected.subnet_id = subnet->getID();
+    selected.managed = is_managed(subnet);
+    selected.first = prefix.toUint32();
+    selected.last = selected.first | static_cast<uint32_t>(UINT64_C(0xFFFFFFFF) >> length);
+    if (network) {
+        selected.first = 1;  // none: Kea may go on to another subnet of it
+        selected.last = 0;
+    }
+}
+
+// The managed subnet that an answer with this address is from; nothing where it is an administrator's.
+std::optional<uint32_t> managed_subnet_of(const Pkt4Ptr& query, uint32_t address) {
+    if (selected.is_of(query) && selected.contains(address)) {
+        return selected.managed ? std::make_optional(selected.subnet_id) : std::nullopt;
+    }
+    return managed_subnet_with(address);
+}
+
+// Whether an answer with this address may go out: it is the client's own. Clients without a reservation have addresses
+// on a managed subnet only where everything is allowed, and then none that is another's.
+bool may_have(uint32_t subnet_id, uint64_t mac, uint32_t address) {
+    if (state().store.reserves(subnet_id, mac, address)) {
         return true;
     }
-    return state().unknown_clients == LH_ALLOW && !state().store.by_mac(lease->subnet_id_, mac) &&
-           !state().store.by_address(lease->subnet_id_, address);
+    return state().unknown_clients == LH_ALLOW && !state().store.by_mac(subnet_id, mac) &&
+           !state().store.by_address(subnet_id, address);
+}
+
+uint32_t lease_time_of(const Pkt4Ptr& response) {
+    const auto option =
+        boost::dynamic_pointer_cast<isc::dhcp::OptionUint32>(response->getOption(isc::dhcp::DHO_DHCP_LEASE_TIME));
+    return option ? option->getValue() : 0;
 }
 
 // Leases that Kea would go on to keep from their addresses' owners: a Kea that was killed between the journal and its
@@ -203,7 +251,8 @@ int dhcp4_srv_configured(CalloutHandle& handle) {
 
 int subnet4_select(CalloutHandle& handle) {
     const auto before = handle.getStatus();
-    renewing = nullptr;
+    selected.query = nullptr;
+    selected.renewing = false;
     if (before != CalloutHandle::NEXT_STEP_CONTINUE) {
         return 0;  // an earlier library has decided
     }
@@ -220,6 +269,7 @@ int subnet4_select(CalloutHandle& handle) {
         const int64_t at_ms = now_ms();
         const Judged judged = judge_for_network(query, mac, subnet, at_ms);
         if (judged.verdict == Verdict::kServe) {
+            remember(query, subnet);
             handle.setStatus(before);
             return 0;
         }
@@ -236,45 +286,56 @@ int subnet4_select(CalloutHandle& handle) {
     return 0;
 }
 
-int lease4_renew(CalloutHandle& handle) {
-    renewing = argument<Pkt4Ptr>(handle, "query4").get();
+int lease4_renew(CalloutHandle&) {
+    selected.renewing = true;
     return 0;
 }
 
-// The last gate before an acknowledgement: the store may have changed since subnet4_select, and a managed subnet may
-// have pools or reservations that are none of ours. (Not in lease4_select: there SKIP for a reserved address makes
-// Kea 2.2 look into a conflicting lease that it does not have.)
-int leases4_committed(CalloutHandle& handle) {
+// The last gate, for offers and acknowledgements: the store may have changed since subnet4_select, and a managed subnet
+// may have pools or reservations that are none of ours. (Not in lease4_select: there SKIP for a reserved address makes
+// Kea 2.2 look into a conflicting lease that it does not have. Not in leases4_committed: there Kea parks each packet,
+// which costs more than all the rest of this library.)
+int pkt4_send(CalloutHandle& handle) {
     const auto before = handle.getStatus();
     handle.setStatus(CalloutHandle::NEXT_STEP_DROP);
     uint64_t mac = kNoMac;
     uint32_t subnet_id = 0;
     try {
+        const auto response = argument<Pkt4Ptr>(handle, "response4");
+        const uint32_t address = response->getYiaddr().toUint32();
         const auto query = argument<Pkt4Ptr>(handle, "query4");
-        mac = mac_of(query->getHWAddr());
-        for (const Lease4Ptr& lease : *argument<Lease4CollectionPtr>(handle, "deleted_leases4")) {
-            if (is_managed(lease->subnet_id_)) {
-                push_event(LeaseEventType::kReleased, lease, mac);
-            }
+        const auto subnet = address != 0 ? managed_subnet_of(query, address) : std::nullopt;
+        if (!subnet) {
+            handle.setStatus(before);  // a NAK, an answer to INFORM, or an administrator's
+            return 0;
         }
-        for (const Lease4Ptr& lease : *argument<Lease4CollectionPtr>(handle, "leases4")) {
-            subnet_id = lease->subnet_id_;
-            if (!is_managed(subnet_id)) {
-                continue;
+        subnet_id = *subnet;
+        mac = mac_of(query->getHWAddr());
+        const bool acknowledges = response->getType() == isc::dhcp::DHCPACK;
+        const int64_t at_ms = now_ms();
+        if (!may_have(subnet_id, mac, address)) {
+            if (acknowledges) {
+                delete_lease_of(subnet_id, mac, address);
             }
-            if (query->getType() == isc::dhcp::DHCPDECLINE) {
-                push_event(LeaseEventType::kDeclined, lease, mac);
-            } else if (may_have(mac, lease)) {
-                push_event(renewing == query.get() ? LeaseEventType::kRenewed : LeaseEventType::kAssigned, lease, mac);
-            } else {
-                delete_lease(lease);
-                state().rejections.count(subnet_id, mac, Reason::kDoubt, now_ms());
-                return 0;
-            }
+            state().rejections.count(subnet_id, mac, Reason::kDoubt, at_ms);
+            return 0;
+        }
+        if (acknowledges) {
+            const bool renewed = selected.renewing && selected.is_of(query);
+            state().events.push({at_ms, at_ms / 1000, mac, subnet_id, address, lease_time_of(response),
+                                 renewed ? LeaseEventType::kRenewed : LeaseEventType::kAssigned});
         }
         handle.setStatus(before);
     } catch (const std::exception&) {
         state().rejections.count(subnet_id, mac, Reason::kDoubt, now_ms());
+    }
+    return 0;
+}
+
+int lease4_release(CalloutHandle& handle) {
+    const auto lease = argument<Lease4Ptr>(handle, "lease4");
+    if (handle.getStatus() == CalloutHandle::NEXT_STEP_CONTINUE && is_managed(lease->subnet_id_)) {
+        push_event(LeaseEventType::kReleased, lease, mac_of(lease->hwaddr_));
     }
     return 0;
 }
@@ -285,10 +346,15 @@ int lease4_decline(CalloutHandle& handle) {
     handle.setStatus(CalloutHandle::NEXT_STEP_DROP);
     const auto lease = argument<Lease4Ptr>(handle, "lease4");
     const uint64_t mac = mac_of(argument<Pkt4Ptr>(handle, "query4")->getHWAddr());
-    if (!is_managed(lease->subnet_id_) || may_have(mac, lease)) {
+    if (!is_managed(lease->subnet_id_)) {
         handle.setStatus(before);
-    } else {
+    } else if (!may_have(lease->subnet_id_, mac, lease->addr_.toUint32())) {
         state().rejections.count(lease->subnet_id_, mac, Reason::kDoubt, now_ms());
+    } else {
+        handle.setStatus(before);
+        if (before == CalloutHandle::NEXT_STEP_CONTINUE) {
+            push_event(LeaseEventType::kDeclined, lease, mac);
+        }
     }
     return 0;
 }

@@ -9,8 +9,10 @@
 #include <dhcpsrv/subnet_id.h>
 
 #include <array>
+#include <atomic>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "state.h"
@@ -31,30 +33,50 @@ namespace {
 
 constexpr char kType[] = "leasehold";
 
-// A reservation without a number of its own is known to Kea's paging by its position, counted from 1.
-HostPtr make_host(SubnetID subnet_id, const Reservation& reservation) {
+std::array<uint8_t, 6> octets_of(uint64_t mac) {
     std::array<uint8_t, 6> octets{};
     for (size_t i = 0; i < octets.size(); ++i) {
-        octets[i] = static_cast<uint8_t>(reservation.mac >> (40 - 8 * i));
+        octets[i] = static_cast<uint8_t>(mac >> (40 - 8 * i));
     }
+    return octets;
+}
+
+// A reservation without a number of its own is known to Kea's paging by its position, counted from 1.
+HostPtr make_host(SubnetID subnet_id, const Reservation& reservation) {
+    const auto octets = octets_of(reservation.mac);
     return boost::make_shared<Host>(octets.data(), octets.size(), Host::IDENT_HWADDR, subnet_id,
                                     isc::dhcp::SUBNET_ID_UNUSED, IOAddress(reservation.address), reservation.hostname);
 }
 
-// For a packet. Kea asks twice for a REQUEST, by MAC and by address; the second time gets the first one's host.
+// For a packet. Kea asks twice for a REQUEST, by MAC and by address; the second time gets the first one's host. And as
+// making one costs more than all else here, the next packet of this thread gets the same one with other contents, where
+// Kea has let go of it by then.
 ConstHostPtr host_for_packet(SubnetID subnet_id, const std::optional<Reservation>& reservation) {
     thread_local struct {
         SubnetID subnet_id;
         Reservation reservation;
-        ConstHostPtr host;
+        HostPtr host;
     } last{};
     if (!reservation) {
         return {};
     }
-    if (!last.host || last.subnet_id != subnet_id || last.reservation != *reservation) {
-        last = {subnet_id, *reservation, make_host(subnet_id, *reservation)};
+    if (last.host && last.subnet_id == subnet_id && !(last.reservation != *reservation)) {
+        return last.host;
     }
-    return last.host;
+    HostPtr host = std::move(last.host);
+    if (host && host.unique()) {
+        // Whoever had it last may have been another thread: what it did with it came before.
+        std::atomic_thread_fence(std::memory_order_acquire);
+        const auto octets = octets_of(reservation->mac);
+        host->setIdentifier(octets.data(), octets.size(), Host::IDENT_HWADDR);
+        host->setIPv4SubnetID(subnet_id);
+        host->setIPv4Reservation(IOAddress(reservation->address));
+        host->setHostname(reservation->hostname);
+    } else {
+        host = make_host(subnet_id, *reservation);
+    }
+    last = {subnet_id, *reservation, host};
+    return host;
 }
 
 std::optional<uint64_t> mac_in(const Host::IdentifierType& type, const uint8_t* begin, size_t length) {

@@ -24,9 +24,15 @@ using isc::stats::StatsMgr;
 namespace leasehold {
 namespace {
 
+struct ManagedSubnet {
+    uint32_t id;
+    uint32_t first;  // addresses
+    uint32_t last;
+};
+
 struct Configured {
     isc::asiolink::IOServicePtr io_service;
-    std::vector<uint32_t> managed;
+    std::vector<ManagedSubnet> managed;
     std::map<uint32_t, uint32_t> lifetimes_s;
     uint32_t longest_s = 0;
 };
@@ -127,7 +133,10 @@ void read_configuration(const isc::asiolink::IOServicePtr& io_service, const Sta
     next.io_service = io_service;
     for (const auto& subnet : *config->getCfgSubnets4()->getAll()) {
         if (is_managed(subnet)) {
-            next.managed.push_back(subnet->getID());
+            const auto [prefix, length] = subnet->get();
+            const uint32_t first = prefix.toUint32();
+            next.managed.push_back(
+                {subnet->getID(), first, first | static_cast<uint32_t>(UINT64_C(0xFFFFFFFF) >> length)});
         }
     }
 
@@ -159,7 +168,21 @@ void read_configuration(const isc::asiolink::IOServicePtr& io_service, const Sta
 
 std::vector<uint32_t> managed_subnets() {
     const std::shared_lock<std::shared_mutex> lock(side().mutex);
-    return side().configured.managed;
+    std::vector<uint32_t> ids;
+    for (const ManagedSubnet& subnet : side().configured.managed) {
+        ids.push_back(subnet.id);
+    }
+    return ids;
+}
+
+std::optional<uint32_t> managed_subnet_with(uint32_t address) {
+    const std::shared_lock<std::shared_mutex> lock(side().mutex);
+    for (const ManagedSubnet& subnet : side().configured.managed) {
+        if (subnet.first <= address && address <= subnet.last) {
+            return subnet.id;
+        }
+    }
+    return std::nullopt;
 }
 
 uint32_t longest_lifetime_s(uint32_t subnet_id) {
@@ -197,6 +220,13 @@ void delete_lease(const Lease4Ptr& lease, Counted counted) {
     if (lease->stateDeclined()) {
         statistics.addValue("declined-addresses", int64_t{-1});
         statistics.addValue(of_subnet("declined-addresses"), int64_t{-1});
+    }
+}
+
+void delete_lease_of(uint32_t subnet_id, uint64_t mac, uint32_t address) {
+    const Lease4Ptr lease = LeaseMgrFactory::instance().getLease4(IOAddress(address));
+    if (lease && lease->subnet_id_ == subnet_id && mac_of(lease->hwaddr_) == mac) {
+        delete_lease(lease);
     }
 }
 

@@ -7,6 +7,7 @@
 #include <dhcpsrv/lease.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,8 @@ void set_statistic(const std::string& name, int64_t value);
 void read_configuration(const isc::asiolink::IOServicePtr& io_service, const StagingConfig& config,
                         const isc::data::ConstElementPtr& json);
 std::vector<uint32_t> managed_subnets();
+/// The managed subnet whose prefix has the address; of several any.
+std::optional<uint32_t> managed_subnet_with(uint32_t address);
 /// Seconds; of any subnet where the last configuration did not have this one.
 uint32_t longest_lifetime_s(uint32_t subnet_id);
 
@@ -56,6 +59,9 @@ enum class Counted { kNo, kYes };
 
 /// Deletes a lease from Kea's database as lease4-del does, statistics included.
 void delete_lease(const isc::dhcp::Lease4Ptr& lease, Counted counted = Counted::kYes);
+
+/// Deletes the lease that this MAC holds on this address of the subnet.
+void delete_lease_of(uint32_t subnet_id, uint64_t mac, uint32_t address);
 
 /// Deletes the leases of these MACs on the subnet, but for those on the address that is now reserved for the MAC.
 void delete_leases_of(const Store& store, uint32_t subnet_id, const std::vector<uint64_t>& macs);
