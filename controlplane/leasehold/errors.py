@@ -312,6 +312,12 @@ class DatabaseUnavailable(Unavailable):
     code = "database-unavailable"
 
 
+class ProcessUnwell(Unavailable):
+    """A loop of this process ended that should turn, or stands still."""
+
+    code = "process-unwell"
+
+
 # ---- Refused
 
 

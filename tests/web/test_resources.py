@@ -7,6 +7,7 @@ import pytest
 from leasehold.domain.addresses import Mac
 from leasehold.service import hosts
 from leasehold.service.context import Context
+from leasehold.service.pulse import pulse
 from web.conftest import Api
 
 HOST: dict[str, Any] = {"control_url": "http://10.99.0.11:8000/", "username": "kea", "password": "hunter2"}
@@ -234,4 +235,22 @@ def test_readyz_is_503_when_the_database_does_not_answer(api: Api, ctx: Context)
         connection.exec_driver_sql("DROP TABLE lineage")
     answer = api.get("/readyz")
     assert (answer.status_code, answer.get_json()["code"]) == (503, "database-unavailable")
+    assert api.get("/healthz").status_code == 200
+
+
+def test_readyz_is_503_at_another_schema(api: Api, ctx: Context) -> None:
+    assert api.get("/readyz").status_code == 200
+    with ctx.db.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'other'")
+    answer = api.get("/readyz")
+    assert (answer.status_code, answer.get_json()["code"]) == (503, "database-unavailable")
+    assert "other" in answer.get_json()["detail"]
+
+
+def test_healthz_is_503_when_a_loop_is_gone(api: Api) -> None:
+    loop = object()
+    pulse.watch(loop, lambda: "The loop push has ended.")
+    answer = api.get("/healthz")
+    pulse.unwatch(loop)
+    assert (answer.status_code, answer.get_json()["troubles"]) == (503, ["The loop push has ended."])
     assert api.get("/healthz").status_code == 200

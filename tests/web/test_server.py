@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from lab.postgres import Postgres
 from lab.process import children
 from lab.waiting import wait_until
 from leasehold.cli.server import THREADS
@@ -283,3 +284,21 @@ def test_a_setting_that_the_worker_refuses_ends_the_server_with_a_sentence(envir
     assert done.returncode == 3
     assert "'anywhere'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_worker_apart_tells_of_its_health_and_work(tmp_path: Path, postgres_server: Postgres) -> None:
+    log = tmp_path / "worker.log"
+    environment = os.environ | {"LEASEHOLD_DATABASE_URL": postgres_server.fresh_database()}
+    with log.open("wb") as output:
+        process = subprocess.Popen([LEASEHOLD, "worker", "--bind", "127.0.0.1:0"], stderr=output, env=environment)
+    try:
+        server = Server(process, log, "")
+        wait_until(lambda: any(line["message"] == "Working." for line in server.lines), 30, "the worker works")
+        (url,) = (each for line in server.lines if line["message"] == "Working." for each in line["addresses"])
+        with httpx.Client(base_url=url, timeout=30) as client:
+            assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+            assert "leasehold_database_up 1.0" in client.get("/metrics").text
+            assert client.get("/v1/vnics").status_code == 404
+    finally:
+        process.terminate()
+        process.wait(30)

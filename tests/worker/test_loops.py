@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold.service.bell import Bell
+from leasehold.service.pulse import pulse
 from leasehold.worker.loops import Loop, backoff_s
 
 PATIENCE_S = 20
@@ -99,3 +100,36 @@ def test_a_back_off_doubles(failures: int) -> None:
     """Its lower bound is the upper bound of the one before it."""
     whole_s = 0.2 * 2 ** (failures - 1)
     assert whole_s / 2 <= backoff_s(failures, 0.2, 5) <= whole_s
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_loop_that_ends_by_itself_is_told_and_one_that_was_ended_is_not() -> None:
+    def dies() -> float:
+        raise SystemExit
+
+    dead, ended = Loop("doomed", dies), Loop("well", Turns())
+    dead.start()
+    ended.start()
+    assert dead.join(time.monotonic() + PATIENCE_S)
+    assert pulse.troubles() == ["The loop doomed has ended."]
+    dead.stop()
+    end(ended)
+    assert pulse.troubles() == []
+
+
+def test_a_turn_that_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leasehold.worker.loops._STALLED_S", 0)
+    entered, leave = threading.Event(), threading.Event()
+
+    def stuck() -> float:
+        entered.set()
+        leave.wait(PATIENCE_S)
+        return LONG_S
+
+    loop = Loop("stuck", stuck)
+    loop.start()
+    assert entered.wait(PATIENCE_S)
+    (trouble,) = pulse.troubles()
+    assert trouble.startswith("The loop stuck has not come round")
+    leave.set()
+    end(loop)

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable
 
 import click
+from werkzeug.serving import make_server
 
 from leasehold.cli.logs import configuration
 from leasehold.cli.opening import open_database
 from leasehold.cli.server import Loops, Server, listen
 from leasehold.config import Settings
 from leasehold.service.context import Context
-from leasehold.web import create_app
+from leasehold.web import create_app, create_watch_app
 from leasehold.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -49,16 +50,23 @@ def api(binds: tuple[str, ...]) -> None:
 
 
 @click.command()
-def worker() -> None:
+@click.option("--bind", metavar="HOST:PORT", help="Where to answer /healthz, /readyz and /metrics; without, nowhere.")
+def worker(bind: str | None) -> None:
     """Run the worker alone, until SIGTERM. Any number of them can run over PostgreSQL, and share out the work."""
     settings, _ = _configured()
     ctx = _opened(settings, "worker")
+    addresses = []
+    if bind is not None:
+        watched = _listen(bind, shared=False)
+        addresses.append(_url(watched))
+        server = make_server("", 0, create_watch_app(ctx), threaded=True, fd=watched.detach())
+        threading.Thread(target=server.serve_forever, name="watch", daemon=True).start()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     loops = Worker(ctx)
     loops.start()
-    _log.info("Working.")
+    _log.info("Working.", extra={"facts": {"addresses": addresses}})
     stopping.wait()
     loops.stop()
 

@@ -26,6 +26,14 @@ def create_app(ctx: Context) -> Flask:
     return app
 
 
+def create_watch_app(ctx: Context) -> Flask:
+    """Only what supervision and monitoring ask for: health and metrics, of a process that is no API."""
+    app = ObservedFlask("leasehold")
+    mount(app, ctx, health.routes.operations)
+    add_metrics(app, ctx)
+    return app
+
+
 def _root() -> Response:
     return Response(b'{"openapi":"/openapi.json"}', mimetype="application/json")
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from leasehold.errors import DatabaseUnavailable
+from leasehold.errors import DatabaseUnavailable, ProcessUnwell
 from leasehold.service import health
 from leasehold.service.context import Context
 from leasehold.web.api import Routes
@@ -17,14 +17,16 @@ class Health(Out):
     status: Literal["ok"] = "ok"
 
 
-@routes.on("GET", "/healthz", roles=None, answer=Health)
+@routes.on("GET", "/healthz", roles=None, answer=Health, errors=[ProcessUnwell])
 def healthz() -> Health:
-    """The process answers."""
+    """The process answers, and its loops turn. Where it does not say so, start it anew."""
+    health.check_process()
     return Health()
 
 
-@routes.on("GET", "/readyz", roles=None, answer=Health, errors=[DatabaseUnavailable])
+@routes.on("GET", "/readyz", roles=None, answer=Health, errors=[DatabaseUnavailable, ProcessUnwell])
 def readyz(ctx: Context) -> Health:
-    """The database answers too, and is set up."""
+    """The database answers too, and is at this release's schema. Where it does not say so, send it no requests."""
+    health.check_process()
     health.check(ctx)
     return Health()

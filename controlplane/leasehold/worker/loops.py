@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 from leasehold.errors import Unavailable
 from leasehold.service.bell import Bell
+from leasehold.service.pulse import pulse
 from leasehold.store.database import DutyLost
 
 log = logging.getLogger(__name__)
 
 _AFTER_A_FAULT_S = 1.0
 _REST_PER_WORK = 5
+_STALLED_S = 1800
 _DICE = random.SystemRandom()
 
 
@@ -43,11 +45,13 @@ class Loop:
         self._least_pause_s = least_pause_s
         self._stopping = threading.Event()
         self._woken = threading.Event()
+        self._turning_since: float | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Begins to turn."""
         self._thread.start()
+        pulse.watch(self, self._trouble)
 
     def wake(self) -> None:
         """Ends the present wait, or the next one."""
@@ -70,11 +74,22 @@ class Loop:
         """True once it was told to stop."""
         return self._stopping.is_set()
 
+    def _trouble(self) -> str | None:
+        """What is wrong with it while it should turn."""
+        since = self._turning_since
+        if self.stopping:
+            return None
+        if not self._thread.is_alive():
+            return f"The loop {self.name} has ended."
+        if since is not None and time.monotonic() - since > _STALLED_S:
+            return f"The loop {self.name} has not come round for {time.monotonic() - since:.0f} s."
+        return None
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._woken.clear()
             heard = 0 if self._bell is None else self._bell.count
-            began = time.monotonic()
+            began = self._turning_since = time.monotonic()
             try:
                 pause_s = self._turn()
             except DutyLost as lost:
@@ -89,6 +104,7 @@ class Loop:
                 log.exception("The loop %s failed, and goes on in %.0f s.", self.name, _AFTER_A_FAULT_S)
                 self._stopping.wait(_AFTER_A_FAULT_S)
                 continue
+            self._turning_since = None
             if self._least_pause_s:
                 self._stopping.wait(max(self._least_pause_s, (time.monotonic() - began) * _REST_PER_WORK))
             if self._stopping.is_set():
@@ -98,6 +114,7 @@ class Loop:
             else:
                 self._woken.wait(pause_s)
         self._at_end()
+        pulse.unwatch(self)
 
 
 def backoff_s(failures: int, first_s: float, most_s: float) -> float:
