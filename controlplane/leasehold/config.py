@@ -37,6 +37,17 @@ class Settings:
     """Seconds without an answer after which a host counts as down."""
     duty_timeout_s: float = 5
     """Seconds after which other workers take over from one that stands still; from one that ended they do at once."""
+    host_hold_down_s: float = 30
+    """Seconds that a host must be up again before it is chosen anew to serve; doubled with each fall, see
+    `host_calm_s`."""
+    host_hold_down_most_s: float = 1800
+    """Seconds that a host that keeps falling is held back at most."""
+    host_calm_s: float = 3600
+    """Seconds up after which a host's earlier falls are forgotten."""
+    reservation_log_least: int = 1000
+    """Last changes of each subnet that its log keeps in any case."""
+    reservation_log_most: int = 100_000
+    """Changes of a subnet that its log keeps for servers that do not answer; they get everything anew beyond that."""
     push_batch: int = 5000
     """Reservations in one `leasehold-apply`."""
     webhook_timeout_s: float = 10

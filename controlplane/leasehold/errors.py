@@ -279,7 +279,25 @@ class InUse(Conflict):
     code = "in-use"
 
 
+class HostAnswers(Conflict):
+    """A host that answers is not dead, and cannot be declared so. Facts: host, answered_at."""
+
+    code = "host-answers"
+
+
+class HostFenced(Conflict):
+    """The host was declared dead, and counts again by itself once it is known to serve nothing. Facts: host."""
+
+    code = "host-fenced"
+
+
 # ---- Unavailable
+
+
+class SubnetRecovering(Unavailable):
+    """The database was restored, and hosts may still serve addresses that it knows nothing of. Facts: subnet, hosts."""
+
+    code = "subnet-recovering"
 
 
 class NotConfirmed(Unavailable):

@@ -1,16 +1,30 @@
 """What the manager decides from what hosts answer, on a clock that the test turns."""
 
 import uuid
+from dataclasses import replace
 
 import pytest
 from netaddr import IPAddress, IPNetwork
 
 from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, Resync, SubnetState
-from leasehold.domain.values import HostNetwork, SubnetSpec
-from leasehold.service import hosts, management, networks, replication, subnets
+from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
+from leasehold.errors import HostAnswers, HostFenced, InUse, SubnetRecovering
+from leasehold.service import (
+    events,
+    fencing,
+    hosts,
+    lineage,
+    management,
+    networks,
+    replication,
+    reservations,
+    sightings,
+    subnets,
+    vnics,
+)
 from leasehold.service.context import Context
-from leasehold.service.management import Answer, Watch
 from leasehold.service.replication import epoch_of
+from leasehold.service.sightings import Answer, Watch
 from leasehold.store.tables import FIRST_SUBNET_ID
 from service.conftest import Clock
 
@@ -22,15 +36,19 @@ def watch(ctx: Context) -> Watch:
     """One host on network blue, which has one subnet and wants one server."""
     networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=1)
     subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("192.0.2.0/24")))
+    add_host(ctx, "host-a", "192.0.2.2")
+    return Watch()
+
+
+def add_host(ctx: Context, name: str, address: str) -> None:
     hosts.put(
         ctx,
-        "host-a",
+        name,
         control_url="http://198.51.100.1:8000/",
         username="u",
         password="p",
-        networks={"blue": HostNetwork(interface="eth0", address=IPAddress("192.0.2.2"))},
+        networks={"blue": HostNetwork(interface="eth0", address=IPAddress(address))},
     )
-    return Watch()
 
 
 def epoch(ctx: Context) -> str:
@@ -38,23 +56,32 @@ def epoch(ctx: Context) -> str:
         return epoch_of(connection)
 
 
-def answers(ctx: Context, watch: Watch, *, managed: bool = False, has: SubnetState | None = None) -> None:
-    """host-a answers, and the manager decides."""
+def answers(
+    ctx: Context, watch: Watch, *, managed: bool = False, has: SubnetState | None = None, host: str = "host-a"
+) -> None:
+    """The host answers, and the manager decides."""
     status = HookStatus(
-        host="host-a",
+        host=host,
         boot=str(uuid.UUID(int=1)),
         subnets=() if has is None else (has,),
         managed=frozenset({SUBNET} if managed else ()),
     )
-    management.record_answers(ctx, watch, [Answer(host="host-a", asked_ms=ctx.now_ms(), status=status)])
+    sightings.record_answers(ctx, watch, [Answer(host=host, asked_ms=ctx.now_ms(), status=status)])
     management.plan(ctx, watch)
 
 
 def is_silent(ctx: Context, watch: Watch) -> None:
     """host-a is asked in vain, and the manager decides."""
     answer = Answer(host="host-a", asked_ms=ctx.now_ms(), status=None, reason="Connection refused")
-    management.record_answers(ctx, watch, [answer])
+    sightings.record_answers(ctx, watch, [answer])
     management.plan(ctx, watch)
+
+
+def falls(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """host-a goes down."""
+    is_silent(ctx, watch)
+    clock.advance(ctx.settings.host_down_after_s)
+    is_silent(ctx, watch)
 
 
 def state(ctx: Context) -> str | None:
@@ -134,7 +161,7 @@ def test_a_status_from_before_a_confirmation_takes_nothing_back(ctx: Context, wa
     clock.advance(1)
     replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
     status = HookStatus(host="host-a", boot=str(uuid.UUID(int=1)), subnets=(), managed=frozenset({SUBNET}))
-    management.record_answers(ctx, watch, [Answer(host="host-a", asked_ms=asked_ms, status=status)])
+    sightings.record_answers(ctx, watch, [Answer(host="host-a", asked_ms=asked_ms, status=status)])
     assert replication.lagging(ctx) == {}
 
 
@@ -144,7 +171,7 @@ def test_an_answer_that_was_overtaken_counts_for_nothing(ctx: Context, watch: Wa
     clock.advance(1)
     answers(ctx, watch, managed=True, has=has)
     late = Answer(host="host-a", asked_ms=before_ms, status=None, reason="timed out")
-    management.record_answers(ctx, watch, [late])
+    sightings.record_answers(ctx, watch, [late])
     assert hosts.get(ctx, "host-a").unreachable_reason is None
 
 
@@ -153,3 +180,217 @@ def test_a_kea_that_lost_our_subnets_does_not_count_as_running(ctx: Context, wat
     clock.advance(1)
     answers(ctx, watch, managed=False, has=has)
     assert (state(ctx), served(ctx, watch)) == ("starting", [SUBNET])
+
+
+def second_host(ctx: Context, watch: Watch) -> None:
+    """host-b is there too, up and idle."""
+    add_host(ctx, "host-b", "192.0.2.3")
+    answers(ctx, watch, host="host-b")
+
+
+def states(ctx: Context) -> dict[str, str]:
+    return {each.host: each.state for each in networks.list_servers(ctx, "blue")}
+
+
+def held_vnic(ctx: Context, name: str) -> IPAddress:
+    """A vNIC on the subnet that was started, without waiting; its address."""
+    vnics.put(ctx, VnicSpec(id=name, vm="vm", name="nic", subnet=SUBNET))
+    return vnics.start(ctx, name, wait="none").ip
+
+
+def test_a_host_that_came_back_is_not_chosen_at_once(ctx: Context, watch: Watch, clock: Clock) -> None:
+    second_host(ctx, watch)
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=2)
+    falls(ctx, watch, clock)
+    clock.advance(1)
+    answers(ctx, watch)
+    networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    answers(ctx, watch, host="host-b")
+    assert states(ctx) == {"host-b": "starting"}
+    until = hosts.show(ctx, "host-a").held_back_until
+    assert until is not None
+    replication.confirm(ctx, "host-b", SUBNET, epoch(ctx), 0)
+    has = SubnetState(subnet=SUBNET, epoch=epoch(ctx), revision=0, count=0, digest=EMPTY_DIGEST)
+    answers(ctx, watch, host="host-b", managed=True, has=has)
+    assert states(ctx) == {"host-b": "running"}
+    clock.advance((until - clock.now).total_seconds())
+    management.plan(ctx, watch)
+    assert states(ctx) == {"host-a": "starting", "host-b": "running"}
+
+
+def test_a_host_that_keeps_falling_is_held_back_for_longer(ctx: Context, watch: Watch, clock: Clock) -> None:
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    held_s = []
+    for pause_s in (0, 60, 60, ctx.settings.host_calm_s):
+        clock.advance(pause_s)
+        falls(ctx, watch, clock)
+        answers(ctx, watch)
+        until = hosts.show(ctx, "host-a").held_back_until
+        assert until is not None
+        held_s.append((until - clock.now).total_seconds())
+    first_s = ctx.settings.host_hold_down_s
+    assert held_s == [first_s, 2 * first_s, 4 * first_s, first_s]
+
+
+def test_a_restarted_manager_holds_back_whom_it_held_back(ctx: Context, watch: Watch, clock: Clock) -> None:
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    falls(ctx, watch, clock)
+    answers(ctx, watch)
+    before = hosts.show(ctx, "host-a").held_back_until
+    answers(ctx, Watch())
+    assert hosts.show(ctx, "host-a").held_back_until == before is not None
+
+
+def test_maintenance_moves_servers_away_first(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    second_host(ctx, watch)
+    clock.advance(1)
+    assert fencing.begin_maintenance(ctx, "host-a", by="test").state == "leaving"
+    management.plan(ctx, watch)
+    assert states(ctx) == {"host-a": "running", "host-b": "starting"}
+    replication.confirm(ctx, "host-b", SUBNET, epoch(ctx), 0)
+    has = SubnetState(subnet=SUBNET, epoch=epoch(ctx), revision=0, count=0, digest=EMPTY_DIGEST)
+    answers(ctx, watch, host="host-b", managed=True, has=has)
+    management.plan(ctx, watch)
+    assert states(ctx) == {"host-a": "stopping", "host-b": "running"}
+    with pytest.raises(InUse):
+        hosts.delete_host(ctx, "host-a")
+    answers(ctx, watch)
+    management.provided(ctx, watch, "host-a", [])
+    assert hosts.show(ctx, "host-a").state == "maintenance"
+    assert fencing.activate(ctx, "host-a", by="test").state == "up"
+    management.plan(ctx, watch)
+    assert states(ctx) == {"host-b": "running"}
+
+
+def test_a_dry_run_of_maintenance_and_fencing_changes_nothing(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    falls(ctx, watch, clock)
+    before = hosts.show(ctx, "host-a")
+    assert fencing.begin_maintenance(ctx, "host-a", by="test", dry_run=True).state == "leaving"
+    assert fencing.fence(ctx, "host-a", by="test", dry_run=True).state == "fenced"
+    hosts.change(ctx, "host-a", values={"username": "other"}, dry_run=True)
+    assert hosts.show(ctx, "host-a") == before
+
+
+def test_a_host_that_answers_cannot_be_fenced(ctx: Context, watch: Watch) -> None:
+    with pytest.raises(HostAnswers):
+        fencing.fence(ctx, "host-a", by="test")
+    run(ctx, watch)
+    with pytest.raises(HostAnswers):
+        fencing.fence(ctx, "host-a", by="test")
+
+
+def test_what_a_dead_host_holds_up_is_free_once_it_is_fenced(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    address = held_vnic(ctx, "v")
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 1)
+    falls(ctx, watch, clock)
+    vnics.stop(ctx, "v")
+    reservations.sweep(ctx)
+    shown = hosts.show(ctx, "host-a")
+    assert (shown.state, shown.holds_up.count, [each.ip for each in shown.holds_up.first]) == ("down", 1, [address])
+    with pytest.raises(InUse):
+        hosts.delete_host(ctx, "host-a")
+    fencing.fence(ctx, "host-a", by="test")
+    assert hosts.show(ctx, "host-a").holds_up.count == 0
+    assert states(ctx) == {}
+    reservations.sweep(ctx)
+    assert subnets.get(ctx, SUBNET).usage.cooling == 1
+    hosts.delete_host(ctx, "host-a")
+
+
+def test_a_fenced_host_counts_only_when_it_serves_nothing(ctx: Context, watch: Watch, clock: Clock) -> None:
+    has = run(ctx, watch)
+    falls(ctx, watch, clock)
+    fencing.fence(ctx, "host-a", by="test")
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has)
+    assert (hosts.show(ctx, "host-a").state, states(ctx), served(ctx, watch)) == ("fenced", {"host-a": "stopping"}, [])
+    with pytest.raises(HostFenced):
+        fencing.activate(ctx, "host-a", by="test")
+    clock.advance(1)
+    answers(ctx, watch, managed=False, has=has)
+    management.provided(ctx, watch, "host-a", [])
+    management.plan(ctx, watch)
+    assert hosts.show(ctx, "host-a").state == "up"
+    management.plan(ctx, watch)
+    assert states(ctx) == {"host-a": "starting"}
+    told = [each.type for each in events.list_events(ctx, limit=100)]
+    assert [each for each in told if each.startswith("host.")] == ["host.fenced", "host.returned"]
+
+
+def test_a_host_that_knows_more_than_the_database_shows_that_it_was_restored(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    run(ctx, watch)
+    before = epoch(ctx)
+    address = held_vnic(ctx, "known")
+    clock.advance(1)
+    ahead = SubnetState(subnet=SUBNET, epoch=before, revision=9, count=1, digest="1" * 16)
+    answers(ctx, watch, managed=True, has=ahead)
+    drawn = epoch(ctx)
+    assert drawn != before
+    assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Resync)
+    assert vnics.start(ctx, "known", wait="none").ip == address
+    vnics.put(ctx, VnicSpec(id="new", vm="vm", name="nic", subnet=SUBNET))
+    with pytest.raises(SubnetRecovering) as refusal:
+        vnics.start(ctx, "new", wait="none")
+    assert refusal.value.facts["hosts"] == ["host-a"]
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=ahead)
+    assert epoch(ctx) == drawn
+    replication.confirm(ctx, "host-a", SUBNET, drawn, 1)
+    management.plan(ctx, watch)
+    vnics.start(ctx, "new", wait="none")
+
+
+def test_after_a_restore_a_host_that_was_not_heard_of_is_waited_for(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """It may serve although the database does not know that it does."""
+    run(ctx, watch)
+    second_host(ctx, watch)
+    is_silent(ctx, watch)
+    clock.advance(1)
+    lineage.begin_new_history(ctx)
+    clock.advance(1)
+    answers(ctx, watch, host="host-b")
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, watch)
+    with pytest.raises(SubnetRecovering) as refusal:
+        held_vnic(ctx, "v")
+    assert refusal.value.facts["hosts"] == ["host-a"]
+    fencing.fence(ctx, "host-a", by="test")
+    management.plan(ctx, watch)
+    held_vnic(ctx, "v")
+
+
+def test_another_set_at_a_revision_of_ours_means_a_restore_only_at_first_sight(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    has = run(ctx, watch)
+    before = epoch(ctx)
+    for name in ("a", "b"):
+        held_vnic(ctx, name)
+    clock.advance(1)
+    other = replace(has, revision=1, digest="1" * 16)
+    answers(ctx, watch, managed=True, has=other)
+    assert epoch(ctx) == before
+    assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Resync)
+    clock.advance(1)
+    answers(ctx, Watch(), managed=True, has=other)
+    assert epoch(ctx) != before
+
+
+def test_the_log_is_pruned_to_what_servers_and_settings_need(ctx: Context, watch: Watch) -> None:
+    ctx = replace(ctx, settings=replace(ctx.settings, reservation_log_least=2, reservation_log_most=6))
+    run(ctx, watch)
+    for number in range(5):
+        held_vnic(ctx, f"v{number}")
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 1)
+    assert replication.prune(ctx) == 1
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 5)
+    assert replication.prune(ctx) == 2
+    for number in range(10):
+        held_vnic(ctx, f"w{number}")
+    assert replication.prune(ctx) == 6
+    assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Resync)

@@ -6,9 +6,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leasehold.domain.placement import Candidate, Placement, place
+from leasehold.domain.placement import Candidate, Placement, hold_down_s, place
 
-CALM: dict[str, Any] = {"health": "up", "attached": True, "refuses": False, "state": None, "load": 0}
+CALM: dict[str, Any] = {
+    "health": "up",
+    "attached": True,
+    "refuses": False,
+    "leaving": False,
+    "held": False,
+    "state": None,
+    "load": 0,
+}
 
 
 def host(name: str, **differences: Any) -> Candidate:
@@ -24,6 +32,8 @@ def hosts(draw: st.DrawFn) -> list[Candidate]:
             health=draw(st.sampled_from(["up", "doubtful", "down"])),
             attached=draw(st.booleans()),
             refuses=draw(st.booleans()),
+            leaving=draw(st.booleans()),
+            held=draw(st.booleans()),
             state=draw(st.sampled_from([None, "starting", "running", "unreachable", "stopping"])),
             load=draw(st.integers(0, 3)),
         )
@@ -40,8 +50,13 @@ def is_well(candidate: Candidate) -> bool:
         is_present(candidate)
         and candidate.attached
         and candidate.health != "down"
+        and not candidate.leaving
         and not (candidate.refuses and candidate.state == "starting")
     )
+
+
+def serves(candidate: Candidate) -> bool:
+    return candidate.state == "running" and candidate.health != "down"
 
 
 def after(candidates: list[Candidate], placement: Placement) -> list[Candidate]:
@@ -107,22 +122,79 @@ def test_a_host_that_lost_the_network_stops() -> None:
     assert place(1, [host("a", state="running", attached=False)]) == Placement(stop=("a",))
 
 
+def test_a_host_in_maintenance_goes_on_until_its_replacement_runs() -> None:
+    leaving = host("a", state="running", leaving=True)
+    assert place(1, [leaving, host("b")]) == Placement(start=("b",))
+    assert place(1, [leaving, host("b", state="starting")]) == Placement()
+    assert place(1, [leaving, host("b", state="running")]) == Placement(stop=("a",))
+
+
+def test_a_host_in_maintenance_goes_on_where_nobody_else_serves() -> None:
+    assert place(1, [host("a", state="running", leaving=True), host("b", health="down")]) == Placement()
+
+
+def test_a_host_in_maintenance_goes_where_others_serve_and_nobody_is_left_to_replace_it() -> None:
+    both = [host("a", state="running", leaving=True), host("b", state="running")]
+    assert place(2, both) == Placement(stop=("a",))
+
+
+def test_a_host_that_came_back_lately_is_not_chosen_where_others_serve() -> None:
+    returned = host("c", held=True)
+    assert place(2, [host("a", state="running"), host("b", state="unreachable", health="down"), returned]) == (
+        Placement()
+    )
+    assert place(2, [host("a", state="running"), host("b", state="unreachable", health="down"), host("c")]) == (
+        Placement(start=("c",))
+    )
+
+
+def test_a_host_that_came_back_lately_is_better_than_none() -> None:
+    assert place(2, [host("a", held=True), host("b", state="unreachable", health="down")]) == Placement(start=("a",))
+
+
+def test_each_fall_doubles_the_hold_down_up_to_the_most() -> None:
+    assert [hold_down_s(falls, 30, 200) for falls in range(1, 6)] == [30, 60, 120, 200, 200]
+
+
 @given(st.integers(0, 5), hosts())
 def test_as_many_as_wanted_where_that_can_be(wanted: int, candidates: list[Candidate]) -> None:
     placement = place(wanted, candidates)
     well = sum(is_well(each) for each in candidates if each.host not in placement.stop)
-    able = sum(
-        each.attached and each.health == "up" and not each.refuses and not is_present(each) for each in candidates
-    )
+    able = [
+        each
+        for each in candidates
+        if each.attached and each.health == "up" and not each.refuses and not each.leaving and not is_present(each)
+    ]
+    ready = [each for each in able if not each.held]
     started = [each for each in candidates if each.host in placement.start and not each.refuses]
-    assert well + len(started) == min(wanted, sum(map(is_well, candidates)) + able)
+    least = min(wanted, sum(map(is_well, candidates)) + len(ready))
+    if not least and wanted and not any(serves(each) and each.attached for each in candidates):
+        least = min(wanted, len(able))
+    assert well + len(started) >= least
+    assert well + len(started) <= wanted
+
+
+@given(st.integers(0, 5), hosts())
+def test_one_that_is_held_back_begins_only_where_nobody_else_serves(wanted: int, candidates: list[Candidate]) -> None:
+    placement = place(wanted, candidates)
+    if any(each.held for each in candidates if each.host in placement.start and not each.refuses):
+        assert not any(is_well(each) or (serves(each) and each.attached) for each in candidates)
+        assert all(each.held or each.refuses for each in candidates if each.host in placement.start)
+
+
+@given(st.integers(1, 5), hosts())
+def test_a_leaving_server_that_serves_goes_only_where_another_runs(wanted: int, candidates: list[Candidate]) -> None:
+    placement = place(wanted, candidates)
+    gone = [each for each in candidates if each.host in placement.stop and each.attached and serves(each)]
+    if any(each.leaving for each in gone):
+        assert any(is_well(each) and each.state == "running" for each in candidates)
 
 
 @given(st.integers(0, 5), hosts())
 def test_only_hosts_that_are_up_and_attached_begin(wanted: int, candidates: list[Candidate]) -> None:
     placement = place(wanted, candidates)
     begun = [each for each in candidates if each.host in placement.start]
-    assert all(each.health == "up" and each.attached and not is_present(each) for each in begun)
+    assert all(each.health == "up" and each.attached and not each.leaving and not is_present(each) for each in begun)
 
 
 @given(st.integers(0, 5), hosts())

@@ -119,9 +119,14 @@ def test_a_host_answers_all_but_its_password(api: Api, ctx: Context) -> None:
     assert not any("hunter2" in answer.text for answer in answers)
     assert answers[1].get_json() == {
         "id": "host-a",
+        "state": "doubtful",
+        "detail": "It was not asked yet.",
         "control_url": "http://10.99.0.11:8000/",
         "username": "kea",
         "networks": ATTACHED,
+        "servers": [],
+        "holds_up": {"count": 0, "first": []},
+        "held_back_until": None,
         "answered_at": None,
         "unreachable_reason": None,
     }

@@ -4,6 +4,7 @@ import click
 from sqlalchemy import make_url
 
 from leasehold.cli.exits import Group
+from leasehold.cli.hosts import host, server
 from leasehold.cli.mac_pools import mac_pool
 from leasehold.cli.opening import open_database
 from leasehold.cli.ovirt import import_group
@@ -13,6 +14,7 @@ from leasehold.cli.serving import api, serve, worker
 from leasehold.cli.status import duties, status
 from leasehold.cli.tokens import token
 from leasehold.cli.vnics import vnic
+from leasehold.service import lineage
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,6 +29,16 @@ def main() -> None:
 @main.group()
 def db() -> None:
     """The database."""
+
+
+@db.command("restored")
+def restored() -> None:
+    """Say that this database was restored from a backup, before anything is started on it.
+
+    It begins a new history: hosts get everything anew, and no address is promised anew before they gave up what they
+    may serve of the time after the backup. Without this the first host that answers shows it."""
+    lineage.begin_new_history(open_database())
+    note("The database begins a new history.")
 
 
 @db.command("upgrade")
@@ -49,6 +61,8 @@ for _command in (
     cluster,
     vm_pool,
     vnic,
+    host,
+    server,
     import_group,
 ):
     main.add_command(_command)

@@ -23,14 +23,18 @@ class Served:
 class Candidate:
     """A host that could serve the network, or does.
 
-    `state` is None where it is no server of the network; `attached` False where it has lost the network; `refuses`
-    True when its Kea refused the configuration lately; `load` counts the networks that it serves.
+    `state` is None where it is no server of the network; `attached` False where it has lost the network, or was
+    declared dead; `refuses` True when its Kea refused the configuration lately; `leaving` True when it is to serve
+    nothing more, once others do; `held` True when it came back from being down too lately to be relied upon; `load`
+    counts the networks that it serves.
     """
 
     host: str
     health: Health
     attached: bool
     refuses: bool
+    leaving: bool
+    held: bool
     state: ServerState | None
     load: int
 
@@ -46,9 +50,10 @@ class Placement:
 def place(wanted: int, candidates: Iterable[Candidate]) -> Placement:
     """Keeps `wanted` servers on hosts that are up, changing as little as that takes.
 
-    A server that is well stays. One that is down, or whose Kea refuses, goes when another runs in its place, and not
-    before. Hosts that still have the network in their configuration are preferred, then the least loaded, then the
-    first by name.
+    A server that is well stays. One that is down, whose Kea refuses, or that is leaving, goes when another runs in its
+    place, and not before; a leaving one also when others run and nobody is left who could replace it. Hosts that still
+    have the network in their configuration are preferred, then the least loaded, then the first by name. One that is
+    held back is chosen only where otherwise nobody would serve.
     """
     hosts = sorted(candidates, key=_merit)
     present = [each for each in hosts if _is_present(each)]
@@ -58,14 +63,29 @@ def place(wanted: int, candidates: Iterable[Candidate]) -> Placement:
     running = sum(each.state == "running" for each in well)
 
     vacant = max(0, wanted - len(well))
-    able = [each for each in hosts if each.attached and each.health == "up" and not _is_present(each)]
-    start = [each for each in able if not each.refuses][:vacant]
+    able = [each for each in hosts if each.attached and each.health == "up" and not each.leaving]
+    able = [each for each in able if not _is_present(each)]
+    ready = [each for each in able if not each.refuses and not each.held]
+    held = [each for each in able if not each.refuses and each.held]
+    start = ready[:vacant]
+    if not start and not well and not any(_serves(each) for each in ill):
+        start = held[:vacant]
     # One that refuses is tried again only where no other is left, present or not.
-    start += [each for each in able if each.refuses][: max(0, vacant - len(start) - len(ill))]
+    start += [each for each in able if each.refuses][: max(0, vacant - len(start) - len(held) - len(ill))]
+
+    going = ill[max(0, wanted - running) :]
+    if running == len(well) > 0 and not ready and not held:
+        going += [each for each in ill if each.leaving and each not in going]
     return Placement(
         start=tuple(sorted(each.host for each in start)),
-        stop=tuple(sorted(each.host for each in (*lost, *well[wanted:], *ill[max(0, wanted - running) :]))),
+        stop=tuple(sorted(each.host for each in (*lost, *well[wanted:], *going))),
     )
+
+
+def hold_down_s(falls: int, first_s: float, most_s: float) -> float:
+    """Seconds that a host must have been up again before it is chosen anew, after it went down so many times (from 1)
+    without a calm time in between: doubled each time."""
+    return min(most_s, first_s * float(1 << min(falls - 1, 30)))
 
 
 def _is_present(candidate: Candidate) -> bool:
@@ -73,7 +93,11 @@ def _is_present(candidate: Candidate) -> bool:
 
 
 def _is_well(server: Candidate) -> bool:
-    return server.health != "down" and not (server.refuses and server.state == "starting")
+    return server.health != "down" and not server.leaving and not (server.refuses and server.state == "starting")
+
+
+def _serves(server: Candidate) -> bool:
+    return server.state == "running" and server.health != "down"
 
 
 _BY_STATE: dict[ServerState | None, int] = {"running": 0, "unreachable": 1, "starting": 2, "stopping": 3, None: 4}

@@ -12,6 +12,7 @@ from leasehold.domain.options import DhcpOption, Route
 
 AddressState = Literal["held", "draining", "cooling"]
 ServerState = Literal["starting", "running", "unreachable", "stopping"]
+HostState = Literal["up", "doubtful", "down", "leaving", "maintenance", "fenced"]
 Wait = Literal["one", "all", "none"]
 ScopeKind = Literal["data_center", "cluster", "vm_pool"]
 BadMac = Literal["empty", "in-use", "out-of-range", "not-unicast"]
@@ -147,6 +148,43 @@ class Host:
     networks: Mapping[str, HostNetwork]
     answered_at: datetime | None
     unreachable_reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwaitedAddress:
+    """A draining address, and the vNIC that it was promised to."""
+
+    subnet: int
+    ip: IPAddress
+    vnic: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldUp:
+    """How many draining addresses wait for a host that could still serve them, and the first few."""
+
+    count: int = 0
+    first: tuple[AwaitedAddress, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostServer:
+    """A network that a host serves, or is to serve, or is to stop serving."""
+
+    network: str
+    state: ServerState
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostView(Host):
+    """A host as people see it. `leaving`: in maintenance, but others do not serve its networks yet. `detail` says why
+    it is in that state. `held_back_until` is when it can be chosen anew, after it was down."""
+
+    state: HostState
+    detail: str | None
+    servers: tuple[HostServer, ...]
+    holds_up: HeldUp
+    held_back_until: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,16 @@
 """Hosts: hypervisors with a Kea server, and the networks that they are attached to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from netaddr import IPAddress
 from sqlalchemy import Connection, delete, insert, select, update
 
-from leasehold.domain.values import Host, HostNetwork
+from leasehold.domain.placement import hold_down_s
+from leasehold.domain.values import HeldUp, Host, HostNetwork, HostServer, HostState, HostView
 from leasehold.errors import AddressTaken, HostNotFound, InUse
-from leasehold.service import subnets
+from leasehold.service import replication, subnets
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow, Violation
 from leasehold.store.tables import host_networks, hosts, servers
@@ -22,31 +24,40 @@ def put(
     username: str,
     password: str,
     networks: Mapping[str, HostNetwork],
-) -> tuple[Host, bool]:
+    dry_run: bool = False,
+) -> tuple[HostView, bool]:
     """Creates or replaces a host; the second value is True if it is new.
 
     Raises AddressTaken for an address that a vNIC or another host of the network has, InUse when a network is taken
     away that the host serves. A network may be named before it is created.
     """
     values = {"control_url": control_url, "username": username, "password": password}
-    try:
-        with ctx.db.write() as connection:
-            created = not connection.execute(update(hosts).where(hosts.c.id == host_id).values(**values)).rowcount
-            if created:
-                connection.execute(insert(hosts).values(id=host_id, **values))
-            _attach(connection, host_id, networks)
-            host = _hosts(connection, hosts.c.id == host_id)[0]
-    except Violation as violation:
-        if violation.constraint != "uq_host_networks_network_id_address":
-            raise
-        taken = ", ".join(f"{each.address} on {name}" for name, each in networks.items())
-        raise AddressTaken(
-            f"One of the addresses of host {host_id} ({taken}) is another host's own. Give each host its own address.",
-            host=host_id,
-            ip=[str(each.address) for each in networks.values()],
-        ) from violation
-    ctx.bell.ring()
+    with changing(ctx, dry_run) as connection:
+        created = not connection.execute(update(hosts).where(hosts.c.id == host_id).values(**values)).rowcount
+        if created:
+            connection.execute(insert(hosts).values(id=host_id, falls=0, maintenance=False, **values))
+        _attach(connection, host_id, networks)
+        host = view(ctx, connection, host_id)
     return host, created
+
+
+def change(
+    ctx: Context,
+    host_id: str,
+    *,
+    values: Mapping[str, str],
+    networks: Mapping[str, HostNetwork] | None = None,
+    dry_run: bool = False,
+) -> HostView:
+    """Changes some of `control_url`, `username` and `password`, and, where it is given, the whole of `networks`. Raises
+    HostNotFound, and what `put` raises."""
+    with changing(ctx, dry_run) as connection:
+        require(connection, host_id)
+        if values:
+            connection.execute(update(hosts).where(hosts.c.id == host_id).values(**values))
+        if networks is not None:
+            _attach(connection, host_id, networks)
+        return view(ctx, connection, host_id)
 
 
 def get(ctx: Context, host_id: str) -> Host:
@@ -64,13 +75,80 @@ def list_hosts(ctx: Context) -> list[Host]:
         return _hosts(connection, True)
 
 
-def delete_host(ctx: Context, host_id: str) -> None:
-    """Raises HostNotFound, InUse while the host serves a network."""
-    with ctx.db.write() as connection:
+def show(ctx: Context, host_id: str) -> HostView:
+    """How a host is, with what it serves and holds up. Raises HostNotFound."""
+    with ctx.db.read() as connection:
+        return view(ctx, connection, host_id)
+
+
+def list_views(ctx: Context, *, limit: int, after: str | None = None) -> list[HostView]:
+    """Up to `limit` hosts behind the id `after`, by id."""
+    with ctx.db.read() as connection:
+        ids = select(hosts.c.id).order_by(hosts.c.id).limit(limit)
+        ids = ids if after is None else ids.where(hosts.c.id > after)
+        return _views(ctx, connection, list(connection.execute(ids).scalars()))
+
+
+def delete_host(ctx: Context, host_id: str, *, dry_run: bool = False) -> None:
+    """Raises HostNotFound, InUse while the host might still serve a network."""
+    with changing(ctx, dry_run) as connection:
+        row = require(connection, host_id)
+        if left := _serves(connection, host_id):
+            dead = row.unreachable_reason is not None
+            raise InUse(
+                f"Host {host_id} may still serve {', '.join(left)}. "
+                + (
+                    f"It does not answer ({row.unreachable_reason}): if it is dead, see that it stays off, and ask for "
+                    f"POST /v1/hosts/{host_id}/fence first."
+                    if dead
+                    else f"Ask for POST /v1/hosts/{host_id}/maintenance, and delete it once its state is maintenance."
+                ),
+                host=host_id,
+                networks=left,
+            )
         _attach(connection, host_id, {})
-        if not connection.execute(delete(hosts).where(hosts.c.id == host_id)).rowcount:
-            raise missing(host_id)
-    ctx.bell.ring()
+        connection.execute(delete(hosts).where(hosts.c.id == host_id))
+
+
+@contextmanager
+def changing(ctx: Context, dry_run: bool) -> Iterator[Connection]:
+    """A transaction that changes hosts, and the bell after it. Raises AddressTaken for one host with another's own
+    address."""
+    try:
+        with ctx.db.write(dry_run=dry_run) as connection:
+            replication.change_servers(connection)
+            yield connection
+    except Violation as violation:
+        if violation.constraint != "uq_host_networks_network_id_address":
+            raise
+        raise AddressTaken(
+            "One of the host's addresses is another host's own on that network. Give each host its own address."
+        ) from violation
+    if not dry_run:
+        ctx.bell.ring()
+
+
+def require(connection: Connection, host_id: str) -> AnyRow:
+    """The host's row; raises HostNotFound."""
+    row = connection.execute(select(hosts).where(hosts.c.id == host_id)).one_or_none()
+    if row is None:
+        raise missing(host_id)
+    return row
+
+
+def view(ctx: Context, connection: Connection, host_id: str) -> HostView:
+    """A host as people see it. Raises HostNotFound."""
+    require(connection, host_id)
+    return _views(ctx, connection, [host_id])[0]
+
+
+def held_back_until_ms(ctx: Context, host: AnyRow) -> int:
+    """When a host can be chosen anew that was down; the past for one that is not held back."""
+    if not host.falls or host.returned_ms is None:
+        return 0
+    settings = ctx.settings
+    held_s = hold_down_s(host.falls, settings.host_hold_down_s, settings.host_hold_down_most_s)
+    return int(host.returned_ms + held_s * 1000)
 
 
 def missing(host_id: str) -> HostNotFound:
@@ -84,12 +162,9 @@ def _attach(connection: Connection, host_id: str, wanted: Mapping[str, HostNetwo
         for row in connection.execute(select(host_networks).where(host_networks.c.host_id == host_id))
     }
     gone = sorted(present.keys() - wanted.keys())
-    serving = connection.execute(
-        select(servers.c.network_id).where(servers.c.host_id == host_id, servers.c.network_id.in_(gone))
-    ).scalars()
-    if left := list(serving):
+    if left := [each for each in _serves(connection, host_id) if each in gone]:
         raise InUse(
-            f"Host {host_id} serves {', '.join(left)}. Turn IPAM off there, or want fewer servers, before you take "
+            f"Host {host_id} serves {', '.join(left)}. Ask for POST /v1/hosts/{host_id}/maintenance before you take "
             "the network from the host.",
             host=host_id,
             networks=left,
@@ -115,6 +190,15 @@ def _attach(connection: Connection, host_id: str, wanted: Mapping[str, HostNetwo
             subnets.keep_from_vnics(connection, network_id, attachment.address)
 
 
+def _serves(connection: Connection, host_id: str) -> list[str]:
+    """The networks that the host may serve."""
+    return list(
+        connection.execute(
+            select(servers.c.network_id).where(servers.c.host_id == host_id).order_by(servers.c.network_id)
+        ).scalars()
+    )
+
+
 def _hosts(connection: Connection, condition: Any) -> list[Host]:
     attachments: dict[str, dict[str, HostNetwork]] = {}
     for row in connection.execute(select(host_networks).join(hosts).where(condition)):
@@ -134,3 +218,47 @@ def _host(row: AnyRow, attachments: Mapping[str, HostNetwork]) -> Host:
         answered_at=None if row.answered_ms is None else from_ms(row.answered_ms),
         unreachable_reason=row.unreachable_reason,
     )
+
+
+def _views(ctx: Context, connection: Connection, host_ids: list[str]) -> list[HostView]:
+    serving: dict[str, list[HostServer]] = {}
+    for row in connection.execute(
+        select(servers).where(servers.c.host_id.in_(host_ids)).order_by(servers.c.network_id)
+    ):
+        serving.setdefault(row.host_id, []).append(HostServer(network=row.network_id, state=row.state))
+    held_up = replication.held_up(connection, host_ids=host_ids)
+    rows = {row.id: row for row in connection.execute(select(hosts).where(hosts.c.id.in_(host_ids)))}
+    views = []
+    for host in _hosts(connection, hosts.c.id.in_(host_ids)):
+        row, own = rows[host.id], serving.get(host.id, [])
+        state, detail = _state(row, own)
+        until_ms = held_back_until_ms(ctx, row)
+        views.append(
+            HostView(
+                **{name: getattr(host, name) for name in Host.__dataclass_fields__},
+                state=state,
+                detail=detail,
+                servers=tuple(own),
+                holds_up=held_up.get(host.id, HeldUp()),
+                held_back_until=from_ms(until_ms) if until_ms > ctx.now_ms() else None,
+            )
+        )
+    return views
+
+
+def _state(row: AnyRow, serving: list[HostServer]) -> tuple[HostState, str | None]:
+    """In a word, and why."""
+    names = ", ".join(each.network for each in serving)
+    if row.fenced_ms is not None:
+        return "fenced", (
+            f"It was declared dead at {from_ms(row.fenced_ms).isoformat(timespec='seconds')}, and counts again by "
+            "itself once it has answered and serves nothing that it is not to."
+        )
+    if row.maintenance and serving:
+        why = "does not answer" if row.unreachable_reason is not None else "has not stopped yet"
+        return "leaving", f"Others are to serve {names} before it stops, or it {why}."
+    if row.maintenance:
+        return "maintenance", "It serves nothing until it is activated."
+    if row.health is None:
+        return "doubtful", "It was not asked yet."
+    return row.health, row.unreachable_reason

@@ -1,20 +1,35 @@
-"""How far each server is with each subnet's reservation log, and what it needs next."""
+"""How far each server is with each subnet's reservation log, what it needs next, and what waits for it.
 
+A row in `server_subnets` means: this host could serve this subnet. A row without a confirmed revision means that it
+could serve whatever it has from earlier. Addresses wait for these rows, and for nothing else.
+"""
+
+from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import Batch, Resync
 from leasehold.domain.subnets import address_at
+from leasehold.domain.values import AwaitedAddress, HeldUp
 from leasehold.service.context import Context
 from leasehold.service.subnets import spec_of
-from leasehold.store.database import AnyRow
+from leasehold.store.database import AnyRow, lock
 from leasehold.store.tables import addresses, lineage, reservation_log, server_subnets, subnets
+
+_SERVERS_LOCK = 4_020_002
+_FIRST_FEW = 5
+_PRUNE_BATCH = 5000
 
 _BEHIND = or_(
     server_subnets.c.confirmed_revision.is_(None),
     server_subnets.c.confirmed_revision < subnets.c.revision,
+)
+
+_OWED = or_(
+    server_subnets.c.confirmed_revision.is_(None),
+    server_subnets.c.confirmed_revision < addresses.c.revision,
 )
 
 
@@ -65,10 +80,115 @@ def forget(ctx: Context, host_id: str, subnet_id: int) -> None:
     ctx.bell.ring()
 
 
+def change_servers(connection: Connection) -> None:
+    """Until the transaction ends, nobody else changes which hosts may serve what: a decision and a fencing, made at the
+    same moment, would otherwise not know of each other."""
+    lock(connection, _SERVERS_LOCK, shared=False)
+
+
+def expect(connection: Connection, pairs: Collection[tuple[str, int]]) -> None:
+    """Hosts may serve these subnets from now on, and need a full resync of each first."""
+    if pairs:
+        connection.execute(
+            insert(server_subnets), [{"host_id": host_id, "subnet_id": subnet_id} for host_id, subnet_id in pairs]
+        )
+
+
+def owing(connection: Connection, subnet_id: int, revision: int) -> list[str]:
+    """The hosts that hold up an address of the subnet that was withdrawn at this revision: they could still serve it to
+    whom it was promised before."""
+    return list(
+        connection.execute(
+            select(server_subnets.c.host_id)
+            .where(
+                server_subnets.c.subnet_id == subnet_id,
+                or_(
+                    server_subnets.c.confirmed_revision.is_(None),
+                    server_subnets.c.confirmed_revision < revision,
+                ),
+            )
+            .order_by(server_subnets.c.host_id)
+        ).scalars()
+    )
+
+
+def held_up(
+    connection: Connection, *, host_ids: Collection[str] | None = None, subnet_id: int | None = None
+) -> dict[str, HeldUp]:
+    """By host, the draining addresses that wait for it: of these hosts, or all; of this subnet, or all."""
+    waits = (addresses.c.state == "draining") & _OWED
+    if host_ids is not None:
+        waits &= server_subnets.c.host_id.in_(host_ids)
+    if subnet_id is not None:
+        waits &= addresses.c.subnet_id == subnet_id
+    joined = addresses.join(server_subnets, server_subnets.c.subnet_id == addresses.c.subnet_id)
+    counts: dict[str, int] = dict(
+        connection.execute(
+            select(server_subnets.c.host_id, func.count())
+            .select_from(joined)
+            .where(waits)
+            .group_by(server_subnets.c.host_id)
+            .order_by(server_subnets.c.host_id)
+        ).all()
+    )
+    found = {}
+    for host_id, count in counts.items():
+        first = connection.execute(
+            select(addresses.c.offset, addresses.c.vnic_id, subnets)
+            .select_from(joined.join(subnets, subnets.c.id == addresses.c.subnet_id))
+            .where(waits, server_subnets.c.host_id == host_id)
+            .order_by(addresses.c.subnet_id, addresses.c.offset)
+            .limit(_FIRST_FEW)
+        ).all()
+        found[host_id] = HeldUp(
+            count=count,
+            first=tuple(
+                AwaitedAddress(subnet=row.id, ip=address_at(spec_of(row), row.offset), vnic=row.vnic_id)
+                for row in first
+            ),
+        )
+    return found
+
+
 def epoch_of(connection: Connection) -> str:
     """The identity of this database's history."""
     epoch: str = connection.execute(select(lineage.c.epoch)).scalar_one()
     return epoch
+
+
+def prune(ctx: Context) -> int:
+    """Forgets log entries that no server that answers needs any more, a batch of each subnet; returns how many. Of what
+    servers that do not answer need, up to `reservation_log_most` are kept, and the last `reservation_log_least` always:
+    by them hosts are checked that were away."""
+    least, most = ctx.settings.reservation_log_least, ctx.settings.reservation_log_most
+    with ctx.db.read() as connection:
+        needed = dict(
+            connection.execute(
+                select(server_subnets.c.subnet_id, func.min(server_subnets.c.confirmed_revision)).group_by(
+                    server_subnets.c.subnet_id
+                )
+            ).all()
+        )
+        firsts = connection.execute(
+            select(reservation_log.c.subnet_id, func.min(reservation_log.c.revision), subnets.c.revision)
+            .join(subnets, subnets.c.id == reservation_log.c.subnet_id)
+            .group_by(reservation_log.c.subnet_id, subnets.c.revision)
+        ).all()
+    due = []
+    for subnet_id, first, revision in firsts:
+        confirmed = needed.get(subnet_id)
+        cut = max(revision - most, min(revision - least, revision if confirmed is None else confirmed))
+        if first <= cut:
+            due.append((subnet_id, min(cut, first + _PRUNE_BATCH - 1)))
+    pruned = 0
+    for subnet_id, last in due:
+        with ctx.db.write() as connection:
+            pruned += connection.execute(
+                delete(reservation_log).where(
+                    reservation_log.c.subnet_id == subnet_id, reservation_log.c.revision <= last
+                )
+            ).rowcount
+    return pruned
 
 
 def _state_of(host_id: str, subnet_id: int) -> Any:

@@ -11,7 +11,7 @@ from leasehold.domain.replication import toggle
 from leasehold.domain.subnets import address_at, offset_of
 from leasehold.domain.values import Reservation
 from leasehold.errors import AddressOutOfRange, AddressTaken, MacReserved, SubnetExhausted
-from leasehold.service import subnets
+from leasehold.service import lineage, subnets
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
@@ -54,6 +54,7 @@ def promise(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac, want
     kept = next((row for row in mine if wanted is None or address_at(spec, row.offset) == wanted), None)
     if kept is not None and kept.state == "held":
         return
+    lineage.refuse_while_recovering(connection, subnet)
     for row in own:
         if row.state == "held":
             _withdraw(connection, subnet, row)
@@ -95,11 +96,16 @@ def sweep(ctx: Context) -> int:
         )
         .exists()
     )
+    recovering = (
+        select(subnets_table.c.id)
+        .where(subnets_table.c.id == addresses.c.subnet_id, subnets_table.c.recovering_since_ms.is_not(None))
+        .exists()
+    )
     with ctx.db.write() as connection:
         # What another process is about to move is left to it.
         drained = connection.execute(
             select(addresses.c.subnet_id, addresses.c.offset)
-            .where(addresses.c.state == "draining", ~owed)
+            .where(addresses.c.state == "draining", ~owed, ~recovering)
             .order_by(addresses.c.subnet_id, addresses.c.offset)
             .limit(_SWEEP_BATCH)
             .with_for_update(of=addresses, skip_locked=True)
@@ -145,18 +151,16 @@ def _withdraw(connection: Connection, subnet: AnyRow, row: AnyRow) -> None:
 
 def _log(connection: Connection, subnet: AnyRow, mac: Mac, offset: int, *, held: bool) -> int:
     """Takes the next revision of the subnet, whose row the caller has locked, for a reservation that comes or goes."""
+    digest = toggle(subnet.digest, mac, subnets.address_of(subnet, offset))
     revision: int = connection.execute(
         update(subnets_table)
         .where(subnets_table.c.id == subnet.id)
-        .values(
-            revision=subnets_table.c.revision + 1,
-            digest=toggle(subnet.digest, mac, subnets.address_of(subnet, offset)),
-        )
+        .values(revision=subnets_table.c.revision + 1, digest=digest)
         .returning(subnets_table.c.revision)
     ).scalar_one()
     connection.execute(
         insert(reservation_log).values(
-            subnet_id=subnet.id, revision=revision, mac=mac.value, offset=offset if held else None
+            subnet_id=subnet.id, revision=revision, mac=mac.value, offset=offset if held else None, digest=digest
         )
     )
     return revision

@@ -172,6 +172,7 @@ subnets = Table(
     Column("digest", String, nullable=False, comment="of its reservations at that revision"),
     Column("settings_revision", BigInteger, nullable=False, comment="of the last change to its settings"),
     Column("successor_id", Integer, comment="of a renumbered subnet, which hands nothing out any more"),
+    Column("recovering_since_ms", BigInteger, comment="servers may know of promises that a restored database lost"),
     UniqueConstraint("network_id", "cidr"),
     sqlite_autoincrement=True,
 )
@@ -247,6 +248,7 @@ reservation_log = Table(
     Column("revision", BigInteger, nullable=False),
     Column("mac", BigInteger, nullable=False),
     Column("offset", BigInteger, comment="null: the reservation of this MAC was withdrawn"),
+    Column("digest", String, nullable=False, comment="of the subnet's reservations at this revision"),
     PrimaryKeyConstraint("subnet_id", "revision"),
 )
 
@@ -259,7 +261,18 @@ hosts = Table(
     Column("password", String, nullable=False),
     Column("answered_ms", BigInteger, comment="when its control channel last answered"),
     Column("unreachable_reason", String, comment="null while it answers"),
+    Column("failed_ms", BigInteger, comment="when its control channel was last asked in vain"),
     Column("boot_id", String),
+    Column(
+        "health",
+        String,
+        CheckConstraint("health IN ('up', 'doubtful', 'down')", name="health"),
+        comment="what the manager made of its answers; null: it was never asked",
+    ),
+    Column("falls", Integer, nullable=False, comment="how often it went down without a calm time in between"),
+    Column("returned_ms", BigInteger, comment="when it last came back from being down or fenced"),
+    Column("maintenance", Boolean, nullable=False, comment="it is to serve nothing until it is activated"),
+    Column("fenced_ms", BigInteger, comment="when it was declared dead; null once it is known to serve nothing"),
 )
 
 host_networks = Table(

@@ -10,9 +10,10 @@ from leasehold.domain.values import Host
 from leasehold.errors import HostUnreachable, KeaRefused
 from leasehold.kea.commands import Commands
 from leasehold.kea.provider import IpamDhcpProvider
-from leasehold.service import hosts, management
+from leasehold.service import hosts, management, sightings
 from leasehold.service.context import Context
-from leasehold.service.management import Answer, Assignment, Watch
+from leasehold.service.management import Assignment
+from leasehold.service.sightings import Answer, Watch
 from leasehold.worker.loops import Loop, backoff_s
 
 _PROBES = 64
@@ -113,7 +114,7 @@ class Manager:
         answers = [self._asking.pop(key).result() for key in _done(self._asking)]
         outcomes = {key: self._providing.pop(key).result() for key in _done(self._providing)}
         answers += [each.answer for each in outcomes.values() if each.answer is not None]
-        returned = management.record_answers(self._ctx, self._watch, answers)
+        returned = sightings.record_answers(self._ctx, self._watch, answers)
         if returned:
             self._on_return(returned)
         for host_id, outcome in outcomes.items():

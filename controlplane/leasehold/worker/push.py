@@ -10,7 +10,7 @@ from leasehold.domain.replication import Batch, Resync
 from leasehold.domain.values import Host
 from leasehold.errors import HostNotFound, HostUnreachable, KeaRefused
 from leasehold.kea.commands import Commands
-from leasehold.service import hosts, management, replication
+from leasehold.service import hosts, replication, sightings
 from leasehold.service.context import Context
 from leasehold.worker.loops import Loop, backoff_s
 
@@ -125,7 +125,7 @@ class _Sender:
         except HostNotFound:
             self.loop.stop()
         except HostUnreachable as error:
-            management.record_unreachable(self._ctx, self._host_id, str(error.facts["reason"]))
+            sightings.record_unreachable(self._ctx, self._host_id, str(error.facts["reason"]))
             return self._back_off(behind)
         except KeaRefused as error:
             log.warning("Reservations for host %s were refused: %s", self._host_id, error)

@@ -56,7 +56,30 @@ def upgrade() -> None:
         sa.Column("password", sa.String(), nullable=False),
         sa.Column("answered_ms", sa.BigInteger(), nullable=True, comment="when its control channel last answered"),
         sa.Column("unreachable_reason", sa.String(), nullable=True, comment="null while it answers"),
+        sa.Column(
+            "failed_ms", sa.BigInteger(), nullable=True, comment="when its control channel was last asked in vain"
+        ),
         sa.Column("boot_id", sa.String(), nullable=True),
+        sa.Column(
+            "health",
+            sa.String(),
+            nullable=True,
+            comment="what the manager made of its answers; null: it was never asked",
+        ),
+        sa.Column(
+            "falls", sa.Integer(), nullable=False, comment="how often it went down without a calm time in between"
+        ),
+        sa.Column(
+            "returned_ms", sa.BigInteger(), nullable=True, comment="when it last came back from being down or fenced"
+        ),
+        sa.Column("maintenance", sa.Boolean(), nullable=False, comment="it is to serve nothing until it is activated"),
+        sa.Column(
+            "fenced_ms",
+            sa.BigInteger(),
+            nullable=True,
+            comment="when it was declared dead; null once it is known to serve nothing",
+        ),
+        sa.CheckConstraint("health IN ('up', 'doubtful', 'down')", name=op.f("ck_hosts_health")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
     )
     op.create_table(
@@ -250,6 +273,12 @@ def upgrade() -> None:
             nullable=True,
             comment="of a renumbered subnet, which hands nothing out any more",
         ),
+        sa.Column(
+            "recovering_since_ms",
+            sa.BigInteger(),
+            nullable=True,
+            comment="servers may know of promises that a restored database lost",
+        ),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_subnets_network_id")),
         sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("fk_subnets_space_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_subnets")),
@@ -315,6 +344,7 @@ def upgrade() -> None:
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.Column("mac", sa.BigInteger(), nullable=False),
         sa.Column("offset", sa.BigInteger(), nullable=True, comment="null: the reservation of this MAC was withdrawn"),
+        sa.Column("digest", sa.String(), nullable=False, comment="of the subnet's reservations at this revision"),
         sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_reservation_log_subnet_id")),
         sa.PrimaryKeyConstraint("subnet_id", "revision", name=op.f("pk_reservation_log")),
     )

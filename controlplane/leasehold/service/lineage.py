@@ -1,0 +1,81 @@
+"""A database that was restored from a backup: it knows less than the hosts, and begins a history of its own.
+
+Its epoch is the identity of a history. Hosts take log entries of the epoch that they know only, so that a new one makes
+each of them get everything anew. They may serve promises that were lost with the younger database: none of a subnet's
+addresses is promised anew until every server of it has given those up.
+"""
+
+import logging
+import uuid
+
+from sqlalchemy import Connection, or_, select, update
+
+from leasehold.errors import SubnetRecovering
+from leasehold.service import events, replication
+from leasehold.service.context import Context
+from leasehold.store.database import AnyRow
+from leasehold.store.tables import host_networks, hosts, lineage, server_subnets, subnets
+
+log = logging.getLogger(__name__)
+
+
+def begin_new_history(ctx: Context) -> None:
+    """For a database that was restored from a backup: see `draw_epoch`."""
+    with ctx.db.write() as connection:
+        replication.change_servers(connection)
+        draw_epoch(connection, ctx.now_ms(), "An administrator said that it was restored from a backup.")
+    ctx.bell.ring()
+
+
+def draw_epoch(connection: Connection, now_ms: int, evidence: str) -> None:
+    """This database is an older copy of the one that the hosts know: it begins a history of its own."""
+    log.warning("The database is an older copy of itself, and begins a new history: %s", evidence)
+    connection.execute(update(lineage).values(epoch=str(uuid.uuid4())))
+    connection.execute(update(server_subnets).values(confirmed_revision=None, confirmed_ms=None))
+    connection.execute(update(subnets).values(recovering_since_ms=now_ms))
+    events.emit(connection, now_ms, "database.rewound", "database", {"evidence": evidence})
+
+
+def awaited(connection: Connection, subnet_id: int) -> list[str]:
+    """The hosts that must say what they serve, or confirm everything anew, before a subnet that recovers hands out
+    addresses again. A host that was declared dead is none of them."""
+    unheard = (
+        select(hosts.c.id)
+        .join(host_networks, host_networks.c.host_id == hosts.c.id)
+        .join(subnets, subnets.c.network_id == host_networks.c.network_id)
+        .where(
+            subnets.c.id == subnet_id,
+            hosts.c.fenced_ms.is_(None),
+            or_(hosts.c.answered_ms.is_(None), hosts.c.answered_ms < subnets.c.recovering_since_ms),
+        )
+    )
+    unconfirmed = select(server_subnets.c.host_id).where(
+        server_subnets.c.subnet_id == subnet_id, server_subnets.c.confirmed_revision.is_(None)
+    )
+    return sorted(set(connection.execute(unheard.union(unconfirmed)).scalars()))
+
+
+def refuse_while_recovering(connection: Connection, subnet: AnyRow) -> None:
+    """Raises SubnetRecovering while servers of the subnet may serve what this database knows nothing of."""
+    if subnet.recovering_since_ms is None:
+        return
+    waits_for = awaited(connection, subnet.id)
+    raise SubnetRecovering(
+        f"The database was restored, and subnet {subnet.id} hands out no address before every host has given up what "
+        f"it may serve of the time after the backup. It waits for: {', '.join(waits_for) or 'the manager'}. If one of "
+        "them is dead, see that it stays off, and fence it.",
+        retry_after_s=2,
+        subnet=subnet.id,
+        hosts=waits_for,
+    )
+
+
+def recovered(connection: Connection) -> list[int]:
+    """The subnets that recovered, and that nobody needs to wait for any more."""
+    recovering = select(subnets.c.id).where(subnets.c.recovering_since_ms.is_not(None)).order_by(subnets.c.id)
+    return [each for each in connection.execute(recovering).scalars().all() if not awaited(connection, each)]
+
+
+def end_recovery(connection: Connection, subnet_ids: list[int]) -> None:
+    """These subnets hand out addresses again."""
+    connection.execute(update(subnets).where(subnets.c.id.in_(subnet_ids)).values(recovering_since_ms=None))

@@ -1,0 +1,309 @@
+"""What is seen of the hosts: what they answer, compared with what they are known to have, and what becomes of that.
+
+A host is up while it answers, doubtful when it was asked in vain, and down once it was for `host_down_after_s`. What it
+says that it has of our reservations is the truth: what it confirmed and has no more is sent again. Where it has more
+than this database ever sent, the database is an older copy of itself, and begins a new history.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, select, tuple_, update
+
+from leasehold.domain.placement import Health
+from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, SubnetState
+from leasehold.service import lineage, replication
+from leasehold.service.context import Context
+from leasehold.store.database import AnyRow
+from leasehold.store.tables import hosts, reservation_log, server_subnets, servers
+from leasehold.store.tables import subnets as subnets_table
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of asking a host: its hook's status, or the reason why there is none."""
+
+    host: str
+    asked_ms: int
+    status: HookStatus | None
+    reason: str | None = None
+
+
+@dataclass
+class Sighting:
+    """What this process last saw of a host: `reason` why it did not answer when it was last asked, at `asked_ms`;
+    `silent_since_ms` when it was first asked in vain, and `silent_for_ms` from then to the last time. `goals` are the
+    revisions that its servers must reach to count again."""
+
+    asked_ms: int
+    reason: str | None = None
+    silent_since_ms: int | None = None
+    silent_for_ms: int = 0
+    boot: str | None = None
+    managed: frozenset[int] = frozenset()
+    refuses: bool = False
+    goals: dict[int, int] = field(default_factory=dict)
+
+    def health(self, down_after_s: float) -> Health:
+        """What to make of it."""
+        if self.reason is None:
+            return "up"
+        return "doubtful" if self.silent_for_ms < down_after_s * 1000 else "down"
+
+
+@dataclass
+class Watch:
+    """What this process saw of the hosts. Nobody is down who was not asked in vain for long enough: a control plane
+    that was away itself does not take the hosts for those that were."""
+
+    hosts: dict[str, Sighting] = field(default_factory=dict)
+
+
+def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> set[str]:
+    """Keeps what hosts answered, and compares it with what they are known to have: what they confirmed and have no
+    more, or have otherwise, is pushed again; a network that they serve unasked becomes a server that is stopping, so
+    that addresses wait for it. Returns the hosts that answer again, or for the first time."""
+    new = [each for each in map(_checked, answers) if _is_newer(watch, each)]
+    if not new:
+        return set()
+    returned, first_seen = set(), set()
+    for answer in new:
+        before = watch.hosts.get(answer.host)
+        watch.hosts[answer.host] = _sighted(before, answer, ctx.now_ms())
+        if answer.status is not None and (before is None or before.boot is None):
+            first_seen.add(answer.host)
+        if answer.status is not None and (before is None or before.reason is not None):
+            returned.add(answer.host)
+    with ctx.db.write() as connection:
+        replication.change_servers(connection)
+        changed = False
+        known = set()
+        for row in connection.execute(select(hosts).where(hosts.c.id.in_([each.host for each in new]))).all():
+            known.add(row.id)
+            changed |= _keep(ctx, connection, row, watch.hosts[row.id])
+        here = {each.host: each for each in new if each.host in known and each.status is not None}
+        statuses = {host_id: each.status for host_id, each in here.items() if each.status is not None}
+        connection.execute(update(hosts).where(hosts.c.id.in_(statuses)).values(answered_ms=ctx.now_ms()))
+        evidence = _rewinds(connection, statuses, first_seen)
+        if evidence is not None:
+            lineage.draw_epoch(connection, ctx.now_ms(), evidence)
+        changed |= evidence is not None
+        changed |= _adopt(connection, ctx.now_ms(), statuses)
+        changed |= _compare(connection, here)
+    if changed or returned:
+        ctx.bell.ring()
+    return returned
+
+
+def record_unreachable(ctx: Context, host_id: str, reason: str) -> None:
+    """A host did not answer: `start` need not wait for it. Its next status says that it is back."""
+    with ctx.db.write() as connection:
+        changed = connection.execute(
+            update(hosts).where(hosts.c.id == host_id).values(unreachable_reason=reason, failed_ms=ctx.now_ms())
+        ).rowcount
+    if changed:
+        ctx.bell.ring()
+
+
+def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting) -> bool:
+    """Writes what is new about a host; returns whether that is of interest to others."""
+    now_ms = ctx.now_ms()
+    health = sighting.health(ctx.settings.host_down_after_s)
+    values: dict[str, Any] = {
+        "health": health,
+        "unreachable_reason": sighting.reason,
+        "boot_id": sighting.boot or row.boot_id,
+    }
+    if health == "up" and row.health == "down":
+        values["returned_ms"] = now_ms
+    if health == "down" and row.health != "down":
+        calm_ms = ctx.settings.host_calm_s * 1000
+        was_calm = row.returned_ms is None or now_ms - row.returned_ms >= calm_ms
+        values["falls"] = 1 if was_calm else row.falls + 1
+    changed = any(getattr(row, name) != value for name, value in values.items())
+    if sighting.reason is not None:
+        values["failed_ms"] = now_ms
+    if changed or sighting.reason is not None:
+        connection.execute(update(hosts).where(hosts.c.id == row.id).values(**values))
+    return changed
+
+
+def _checked(answer: Answer) -> Answer:
+    """An answer of another host's hook is none."""
+    if answer.status is None or answer.status.host == answer.host:
+        return answer
+    reason = f"its control URL leads to the Kea of host {answer.status.host!r}"
+    return Answer(host=answer.host, asked_ms=answer.asked_ms, status=None, reason=reason)
+
+
+def _is_newer(watch: Watch, answer: Answer) -> bool:
+    """False for an answer that was overtaken by that to a later question."""
+    before = watch.hosts.get(answer.host)
+    return before is None or before.asked_ms <= answer.asked_ms
+
+
+def _sighted(before: Sighting | None, answer: Answer, now_ms: int) -> Sighting:
+    before = before or Sighting(asked_ms=answer.asked_ms)
+    if answer.status is not None:
+        return replace(
+            before,
+            asked_ms=answer.asked_ms,
+            reason=None,
+            silent_since_ms=None,
+            silent_for_ms=0,
+            boot=answer.status.boot,
+            managed=answer.status.managed,
+        )
+    since_ms = answer.asked_ms if before.silent_since_ms is None else before.silent_since_ms
+    return replace(
+        before,
+        asked_ms=answer.asked_ms,
+        reason=answer.reason,
+        silent_since_ms=since_ms,
+        silent_for_ms=now_ms - since_ms,
+        goals={},
+    )
+
+
+def _adopt(connection: Connection, now_ms: int, statuses: Mapping[str, HookStatus]) -> bool:
+    """Makes servers of hosts that have networks in their configuration which they are not known to serve."""
+    managed = {(host_id, subnet_id) for host_id, status in statuses.items() for subnet_id in status.managed}
+    expected = {
+        (row.host_id, row.subnet_id)
+        for row in connection.execute(
+            select(server_subnets.c.host_id, server_subnets.c.subnet_id).where(server_subnets.c.host_id.in_(statuses))
+        )
+    }
+    unasked = managed - expected
+    if not unasked:
+        return False
+    network_of = dict(connection.execute(select(subnets_table.c.id, subnets_table.c.network_id)).all())
+    present = set(connection.execute(select(servers.c.host_id, servers.c.network_id)))
+    adopted = sorted((host_id, subnet_id) for host_id, subnet_id in unasked if subnet_id in network_of)
+    detail = "Its Kea serves the network without having been asked to."
+    for host_id, network_id in {(host_id, network_of[subnet_id]) for host_id, subnet_id in adopted} - present:
+        log.warning("Host %s serves network %s without having been asked to.", host_id, network_id)
+        connection.execute(
+            insert(servers).values(
+                host_id=host_id, network_id=network_id, state="stopping", since_ms=now_ms, detail=detail
+            )
+        )
+    replication.expect(connection, adopted)
+    return bool(adopted)
+
+
+def _rewinds(connection: Connection, statuses: Mapping[str, HookStatus], first_seen: Iterable[str]) -> str | None:
+    """What shows that hosts know of a later history than this database, which then is an older copy of itself; None
+    where nothing does.
+
+    A host at a higher revision is proof. A host that has another set at a revision of ours may also have been tampered
+    with: it counts only when this manager sees it for the first time, as a copy is not put in place below a manager
+    that goes on.
+    """
+    epoch = replication.epoch_of(connection)
+    has = {
+        (host_id, state.subnet): state
+        for host_id, status in statuses.items()
+        for state in status.subnets
+        if state.epoch == epoch
+    }
+    if not has:
+        return None
+    ids = {subnet_id for _, subnet_id in has}
+    ours = {
+        row.id: row
+        for row in connection.execute(
+            select(subnets_table.c.id, subnets_table.c.revision, subnets_table.c.digest).where(
+                subnets_table.c.id.in_(ids)
+            )
+        )
+    }
+    digests = _digests(connection, has.values(), ours)
+    for (host_id, subnet_id), state in sorted(has.items()):
+        row = ours.get(subnet_id)
+        if row is None:
+            continue
+        if state.revision > row.revision:
+            return f"Host {host_id} has subnet {subnet_id} at revision {state.revision}, we at {row.revision}."
+        known = digests.get((subnet_id, state.revision))
+        if host_id in first_seen and known is not None and known != state.digest:
+            return f"Host {host_id} has other reservations of subnet {subnet_id} at revision {state.revision} than we."
+    return None
+
+
+def _digests(
+    connection: Connection, states: Iterable[SubnetState], ours: Mapping[int, AnyRow]
+) -> dict[tuple[int, int], str]:
+    """The digests of subnets at the revisions that hosts have, as far as the log still tells."""
+    found = {(row.id, row.revision): row.digest for row in ours.values()}
+    asked = {(each.subnet, each.revision) for each in states} - found.keys()
+    older = [key for key in asked if key[0] in ours and 0 < key[1] < ours[key[0]].revision]
+    for start in range(0, len(older), _AT_ONCE):
+        key = tuple_(reservation_log.c.subnet_id, reservation_log.c.revision)
+        for row in connection.execute(
+            select(reservation_log.c.subnet_id, reservation_log.c.revision, reservation_log.c.digest).where(
+                key.in_(older[start : start + _AT_ONCE])
+            )
+        ):
+            found[row.subnet_id, row.revision] = row.digest
+    return found | {(subnet_id, 0): EMPTY_DIGEST for subnet_id in ours}
+
+
+def _compare(connection: Connection, answers: Mapping[str, Answer]) -> bool:
+    """Corrects what hosts are known to have confirmed by what they say that they have. Returns whether it had to."""
+    epoch = replication.epoch_of(connection)
+    states = {
+        (host_id, state.subnet): state
+        for host_id, answer in answers.items()
+        if answer.status is not None
+        for state in answer.status.subnets
+        if state.epoch == epoch
+    }
+    rows = connection.execute(
+        select(server_subnets, subnets_table.c.id, subnets_table.c.revision, subnets_table.c.digest)
+        .join(subnets_table, subnets_table.c.id == server_subnets.c.subnet_id)
+        .where(server_subnets.c.host_id.in_(answers))
+    ).all()
+    digests = _digests(connection, states.values(), {row.id: row for row in rows})
+    corrected = False
+    for row in rows:
+        answer = answers[row.host_id]
+        if row.confirmed_ms is not None and row.confirmed_ms >= answer.asked_ms:
+            continue  # confirmed while the hook answered
+        has = _confirmed_by(states.get((row.host_id, row.subnet_id)), row, digests)
+        if has == row.confirmed_revision:
+            continue
+        if row.confirmed_revision is not None:
+            log.warning(
+                "Host %s has subnet %d at revision %s, and not at %d as it confirmed.",
+                row.host_id,
+                row.subnet_id,
+                "unknown" if has is None else has,
+                row.confirmed_revision,
+            )
+        connection.execute(
+            update(server_subnets)
+            .where(server_subnets.c.host_id == row.host_id, server_subnets.c.subnet_id == row.subnet_id)
+            .values(confirmed_revision=has)
+        )
+        corrected = True
+    return corrected
+
+
+def _confirmed_by(state: SubnetState | None, row: Row[Any], digests: Mapping[tuple[int, int], str]) -> int | None:
+    """The revision from which the host can go on by the log; None where it needs a full resync."""
+    if state is None or state.revision > row.revision:
+        return None
+    known = digests.get((row.subnet_id, state.revision))
+    if known is not None and known != state.digest:
+        return None
+    if state.revision == row.revision:
+        return state.revision
+    # One that was found wrong stays so until the resync.
+    return None if row.confirmed_revision is None else state.revision
