@@ -16,12 +16,17 @@ from worker.site import PATIENCE_S, Site
 @pytest.fixture
 def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
     """Without hosts yet, and its worker not begun."""
+    yield from site_on(lab, f"sqlite:///{tmp_path}/leasehold.sqlite")
+
+
+def site_on(lab: Lab, database_url: str) -> Iterator[Site]:
+    """The same on this database."""
     lab.network("blue")
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     # The worker's threads are begun by this one, and so live where the control plane would.
     linux.setns(lab.control.path, linux.CLONE_NEWNET)
     settings = Settings(
-        database_url=f"sqlite:///{tmp_path}/leasehold.sqlite",
+        database_url=database_url,
         ipam_servers=1,
         cool_down_s=1,
         start_budget_s=PATIENCE_S,

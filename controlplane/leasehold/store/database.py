@@ -61,7 +61,7 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one snapshot from its first statement on, and changes nothing. Raises DatabaseBusy,
         and DatabaseUnavailable when the database does not answer."""
-        with _told_as_ours(), self.engine.connect() as connection:
+        with told_as_ours(), self.engine.connect() as connection:
             if not self.is_sqlite:
                 connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             with connection.begin():
@@ -76,7 +76,7 @@ class Database:
         made.
         """
         with (
-            _told_as_ours(),
+            told_as_ours(),
             self._writer if self.is_sqlite else nullcontext(),
             self.engine.connect() as connection,
         ):
@@ -178,7 +178,7 @@ def _engine(url: str) -> Engine:
 
 
 @contextmanager
-def _told_as_ours() -> Iterator[None]:
+def told_as_ours() -> Iterator[None]:
     """Turns what SQLAlchemy raises into what callers can be told; a fault of ours goes through."""
     try:
         yield

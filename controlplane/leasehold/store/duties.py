@@ -8,13 +8,15 @@ import fcntl
 import hashlib
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from leasehold.errors import DatabaseUnavailable
-from leasehold.store.database import Database
+from leasehold.store.database import Database, told_as_ours
 
 _PRESENCE = "leasehold worker"
 _LOCK_PATIENCE_S = 5
@@ -22,7 +24,7 @@ _LOCK_PAUSE_S = 0.05
 
 
 class Claims(Protocol):
-    """What this process claims for itself. One thread uses it."""
+    """What this process claims for itself. One thread uses it. Raises DatabaseUnavailable when all is lost."""
 
     def take(self, names: Collection[str]) -> set[str]:
         """Claims what nobody has; returns the names that are this process's own now."""
@@ -52,7 +54,8 @@ class _SessionClaims:
     """
 
     def __init__(self, database: Database, timeout_s: float) -> None:
-        self._connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        with told_as_ours():
+            self._connection = database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             self._connection.detach()  # never another transaction's, and closed for good
             self._ask("SELECT set_config('idle_session_timeout', :most, false)", most=f"{round(timeout_s * 1000)}ms")
@@ -82,10 +85,15 @@ class _SessionClaims:
 
     def close(self) -> None:
         """See Claims."""
+        # PostgreSQL ends the session a moment later only. One that is broken has no locks any more.
+        with suppress(DBAPIError):
+            if not self._connection.invalidated:
+                self._connection.execute(text("SELECT pg_advisory_unlock_all()"))
         self._connection.close()
 
     def _ask(self, statement: str, **parameters: object) -> Any:
-        return self._connection.execute(text(statement), parameters).scalar_one()
+        with told_as_ours():
+            return self._connection.execute(text(statement), parameters).scalar_one()
 
 
 class _FileClaims:
