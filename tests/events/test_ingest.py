@@ -8,7 +8,7 @@ from netaddr import IPNetwork
 
 from leasehold.domain.values import Event, Subnet, SubnetSpec, VnicSpec
 from leasehold.errors import FieldInvalid, HostNotFound
-from leasehold.service import events, hosts, networks, subnets, vnics
+from leasehold.service import events, hosts, ingest, networks, subnets, vnics
 from leasehold.service.context import Context
 from leasehold.store.tables import FIRST_SUBNET_ID
 
@@ -58,7 +58,7 @@ def subnet(ctx: Context) -> Subnet:
 
 
 def report(ctx: Context, *lines: dict[str, Any], boot: str = BOOT, host: str = "host-a") -> int:
-    return events.ingest(ctx, host, boot, 1, lines)
+    return ingest.ingest(ctx, host, boot, 1, lines)
 
 
 def told(ctx: Context) -> list[Event]:

@@ -19,6 +19,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from leasehold.errors import LeaseholdError
+from leasehold.web.events import IS_ENDING
 
 THREADS = 128
 _CONNECTIONS = 4096 + THREADS
@@ -72,6 +73,8 @@ class Server(BaseApplication):
         for each in self._sockets:
             # Accepted sockets inherit it (socket(7)); gunicorn itself would wait for ever for the rest of a request.
             each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _STALLED_S, 0))
+            # Nor does a client that takes no more of a stream hold its thread.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _STALLED_S, 0))
         settings = {
             # Sockets that gunicorn opens itself would be ignored beside ones that it is given.
             "bind": [f"fd://{each.detach()}" for each in self._sockets],
@@ -99,7 +102,9 @@ class Server(BaseApplication):
         # listen. To be killed is safe at any time: what is committed is kept, what is not was not answered.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
-    def _begin(self, _worker: object) -> None:
+    def _begin(self, worker: Any) -> None:
+        # Streams must not hold up the shutdown.
+        self._app.config[IS_ENDING] = lambda: not worker.alive
         try:
             self._loops = self._make_loops()
             self._loops.start()

@@ -1,8 +1,8 @@
 """A thin layer over Flask: views with typed parameters, checked before they run, and described by the same types.
 
-A view names what it wants: `ctx` (Context), `caller` (Token), the variables of its path, `query` and `body` (pydantic
-models). Whatever does not fit is told at once, field by field, and the view never runs. It returns a value of the
-service layer, which the route's answer model puts on the wire.
+A view names what it wants: `ctx` (Context), `caller` (Token), `if_match` and `last_event_id` (headers), the variables
+of its path, `query` and `body` (pydantic models). Whatever does not fit is told at once, field by field, and the view
+never runs. It returns a value of the service layer, which the route's answer model puts on the wire.
 """
 
 import inspect
@@ -66,6 +66,7 @@ class Operation:
     roles: frozenset[Role] | None
     statuses: tuple[int, ...]
     answer: type[BaseModel] | None
+    media_type: str
     errors: tuple[type[LeaseholdError], ...]
     path: Mapping[str, TypeAdapter[Any]]
     query: type[BaseModel] | None
@@ -95,6 +96,8 @@ class Operation:
 
     def response(self, value: object) -> Response:
         """What the view returned, on the wire."""
+        if isinstance(value, Response):
+            return value
         reply = value if isinstance(value, Reply) else Reply(value, self.statuses[0])
         if self.answer is None:
             return Response(status=reply.status)
@@ -122,6 +125,7 @@ class Routes:
         *,
         roles: frozenset[Role] | None,
         answer: type[BaseModel] | None = None,
+        media_type: str = "application/json",
         statuses: tuple[int, ...] | None = None,
         errors: Iterable[type[LeaseholdError]] = (),
         body: Body | None = None,
@@ -129,8 +133,9 @@ class Routes:
         """Puts a view on a method and path.
 
         `roles` None lets everyone in, also without a token. `statuses` are those of success, the usual one first: 200,
-        or 204 without an answer, unless given. `errors` are the leaf classes that the view raises. `body` comes from
-        the view's parameter unless given.
+        or 204 without an answer, unless given. A view of another `media_type` than JSON returns a Response of it, which
+        carries `answer`s. `errors` are the leaf classes that the view raises. `body` comes from the view's parameter
+        unless given.
         """
 
         def decorate(view: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
@@ -139,7 +144,8 @@ class Routes:
             path = {name: TypeAdapter(parameters[name].annotation) for name in re.findall(r"<(\w+)>", rule)}
             query = parameters["query"].annotation if "query" in parameters else None
             around: list[type[LeaseholdError]] = [] if roles is None else [Unauthenticated, Forbidden, DatabaseBusy]
-            around += [FieldInvalid] if path or query or read or "if_match" in parameters else []
+            has_header = bool(parameters.keys() & {"if_match", "last_event_id"})
+            around += [FieldInvalid] if path or query or read or has_header else []
             around += read.errors if read else ()
             self.operations.append(
                 Operation(
@@ -150,11 +156,12 @@ class Routes:
                     roles=roles,
                     statuses=statuses or ((200,) if answer else (204,)),
                     answer=answer,
+                    media_type=media_type,
                     errors=tuple(dict.fromkeys([*errors, *around, Internal])),
                     path=path,
                     query=query,
                     body=read,
-                    context=frozenset(parameters.keys() & {"ctx", "caller", "if_match"}),
+                    context=frozenset(parameters.keys() & {"ctx", "caller", "if_match", "last_event_id"}),
                 )
             )
             return view
@@ -206,6 +213,8 @@ def _endpoint(ctx: Context, operation: Operation) -> Callable[..., Response]:
             _require_role(g.caller, operation, request)
         if "if_match" in operation.context:
             known["if_match"] = _if_match(request)
+        if "last_event_id" in operation.context:
+            known["last_event_id"] = _last_event_id(request)
         known = {name: known[name] for name in operation.context}
         return operation.response(operation.view(**known, **operation.arguments(request)))
 
@@ -225,6 +234,20 @@ def _if_match(request: Request) -> int | None:
             value=text,
         )
     return int(match[1])
+
+
+def _last_event_id(request: Request) -> int | None:
+    """The position that an interrupted stream goes on behind (WHATWG HTML, "Server-sent events")."""
+    text = request.headers.get("Last-Event-ID")
+    if text is None:
+        return None
+    if re.fullmatch(r"0|[1-9][0-9]{0,17}", text, re.ASCII) is None:
+        raise FieldInvalid(
+            f"Last-Event-ID: {text!r} is no id of our stream. Send the last one that came, or none to begin now.",
+            field="Last-Event-ID",
+            value=text,
+        )
+    return int(text)
 
 
 def _caller(ctx: Context, request: Request) -> Token:

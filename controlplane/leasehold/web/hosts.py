@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from leasehold.domain.values import HostNetwork, HostState, HostView, ServerState, Token
 from leasehold.errors import AddressTaken, HostAnswers, HostFenced, HostNotFound, InUse
-from leasehold.service import events, fencing, hosts
+from leasehold.service import fencing, hosts, ingest
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, REPORTERS, WRITERS, Reply, Routes
 from leasehold.web.bodies import Lines
@@ -206,7 +206,7 @@ def fence_host(ctx: Context, caller: Token, host_id: Id, query: WriteQuery) -> H
 )
 def report_events(ctx: Context, host_id: Id, query: BootQuery, body: list[dict[str, Any]]) -> dict[str, int]:
     """Stores what a host's hook reports; all of the lines, or none. Lines that were stored before are harmless."""
-    return {"acknowledged": events.ingest(ctx, host_id, query.boot, query.boot_order, body)}
+    return {"acknowledged": ingest.ingest(ctx, host_id, query.boot, query.boot_order, body)}
 
 
 def _attachments(networks: Mapping[str, HostNetworkIn]) -> dict[str, HostNetwork]:

@@ -43,6 +43,18 @@ _HEADERS: dict[str, Any] = {
     "ETag": {"schema": {"type": "string"}, "description": "the revision, for If-Match"},
     "Location": {"schema": {"type": "string"}, "description": "path of what was created"},
 }
+_REQUEST_HEADERS: dict[str, dict[str, Any]] = {
+    "if_match": {
+        "name": "If-Match",
+        "description": "the ETag of what was read; with another, nothing is changed",
+        "schema": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
+    },
+    "last_event_id": {
+        "name": "Last-Event-ID",
+        "description": "the last id that came; the stream goes on behind it",
+        "schema": {"type": "string", "pattern": "^(0|[1-9][0-9]{0,17})$"},
+    },
+}
 _HEADERS_OF_STATUS = {201: ("Location",), 401: ("WWW-Authenticate",), 503: ("Retry-After",)}
 
 
@@ -127,11 +139,11 @@ def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
-    if "if_match" not in operation.context:
-        return []
-    description = "the ETag of what was read; with another, nothing is changed"
-    schema = {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'}
-    return [{"name": "If-Match", "in": "header", "required": False, "description": description, "schema": schema}]
+    return [
+        {"in": "header", "required": False, **described}
+        for name, described in _REQUEST_HEADERS.items()
+        if name in operation.context
+    ]
 
 
 def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -146,7 +158,7 @@ def _not_null(schema: dict[str, Any]) -> dict[str, Any]:
 def _answers(operation: Operation) -> dict[str, Any]:
     content = {}
     if operation.answer is not None:
-        content = {"application/json": {"schema": {"$ref": _REF.format(model=operation.answer.__name__)}}}
+        content = {operation.media_type: {"schema": {"$ref": _REF.format(model=operation.answer.__name__)}}}
     texts = {200: "Done", 201: "Created", 204: "Done, and nothing to say"}
     return {
         str(status): {"description": texts[status], "headers": _headers(status)}

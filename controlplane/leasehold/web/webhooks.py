@@ -5,13 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from leasehold.domain.event_types import EventType
 from leasehold.domain.values import Delivery, Webhook
 from leasehold.errors import WebhookNotFound
 from leasehold.service import webhooks
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, WRITERS, Reply, Routes
 from leasehold.web.events import EventOut
-from leasehold.web.wire import EventType, HttpUrl, Id, In, Listing, Out, Page, PageOut, PageQuery, id_key, number_key
+from leasehold.web.wire import HttpUrl, Id, In, Listing, Out, Page, PageOut, PageQuery, id_key, number_key
 
 routes = Routes("webhooks")
 _webhooks = Listing[Webhook, str]("webhooks", lambda each: each.id, id_key)

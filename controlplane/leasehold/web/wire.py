@@ -5,7 +5,8 @@ import binascii
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from netaddr import IPAddress, IPNetwork
@@ -30,6 +31,7 @@ Key = TypeVar("Key", str, int, IPAddress, Mac)
 
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,127}", re.ASCII)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6}\d*)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DIGITS = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 
 
@@ -98,6 +100,15 @@ def _http_url(text: str) -> str:
     if not is_sound:
         raise _refused("is not an http or https URL with a host, and without user, password or fragment")
     return text
+
+
+def _instant(text: str, field: str) -> datetime:
+    try:
+        if _RFC_3339.fullmatch(text):
+            return datetime.fromisoformat(text.upper())
+    except ValueError:
+        pass
+    raise FieldInvalid(f"{field}: {text!r} is no instant like 2030-01-31T12:00:00Z", field=field, value=text)
 
 
 def _digits(text: object) -> object:
@@ -172,6 +183,14 @@ CidrText = Annotated[
 ]
 
 
+Instant = Annotated[
+    datetime,
+    _parsed(datetime, _instant),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2030-01-31T12:00:00Z"]}),
+]
+"""RFC 3339, with its offset from UTC."""
+
+
 def id_key(text: str) -> str:
     """The key of a list that is by id; raises ValueError for what is no id."""
     if not _ID.fullmatch(text):
@@ -184,33 +203,6 @@ def number_key(text: str) -> int:
     if not _DIGITS.fullmatch(text):
         raise ValueError(text)
     return int(text)
-
-
-EventType = Literal[
-    "lease.assigned",
-    "lease.renewed",
-    "lease.released",
-    "lease.expired",
-    "lease.declined",
-    "lease.diverged",
-    "client.rejected",
-    "events.gap",
-    "server.started",
-    "server.stopped",
-    "server.unreachable",
-    "server.recovered",
-    "host.maintenance",
-    "host.activated",
-    "host.fenced",
-    "host.returned",
-    "database.rewound",
-    "mac_pool.low",
-    "mac_pool.exhausted",
-    "subnet.low",
-    "subnet.exhausted",
-    "reservation.added",
-    "reservation.removed",
-]
 
 
 class MacRangeIn(In):
@@ -279,9 +271,9 @@ class Listing(Generic[Value, Key]):
 
         Raises FieldInvalid for a cursor that no answer of this list had.
         """
-        found = list(fetch(query.limit + 1, self._after(query.cursor)))
+        found = list(fetch(query.limit + 1, self.after(query.cursor)))
         items = found[: query.limit]
-        return Page(items, self._cursor(self.key(items[-1])) if len(found) > query.limit else None)
+        return Page(items, self.cursor(self.key(items[-1])) if len(found) > query.limit else None)
 
     def page_of(self, query: PageQuery, values: Iterable[Value]) -> Page[Value]:
         """The same, out of the whole list."""
@@ -291,10 +283,13 @@ class Listing(Generic[Value, Key]):
             lambda limit, after: [each for each in ordered if after is None or self.key(each) > after][:limit],
         )
 
-    def _cursor(self, key: Key) -> str:
+    def cursor(self, key: Key) -> str:
+        """The cursor of the part behind a key."""
         return base64.urlsafe_b64encode(f"{self.name} {key}".encode()).decode().rstrip("=")
 
-    def _after(self, cursor: str | None) -> Key | None:
+    def after(self, cursor: str | None) -> Key | None:
+        """The key that a cursor names, None for none. Raises FieldInvalid for a cursor that no answer of this list
+        had."""
         if cursor is None:
             return None
         try:
