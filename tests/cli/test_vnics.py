@@ -47,6 +47,8 @@ def test_a_vnic_as_json_is_as_the_api_answers_it(run: Run) -> None:
         "running": False,
         "ip": None,
         "ip_state": None,
+        "revision": 1,
+        "missing_since": None,
     }
     assert json.loads(run("vnic", "show", "v", "--json").stdout) == vnic
     assert json.loads(run("vnic", "list", "--json").stdout) == [vnic]

@@ -110,8 +110,20 @@ def test_a_started_vnic_keeps_its_address_however_often_it_starts(ctx: Context) 
 
 def test_a_vnic_without_subnet_has_no_ipam_service(ctx: Context) -> None:
     a_vnic(ctx, "a", None)
+    started = vnics.start(ctx, "a")
+    assert (started.ipam, started.ip, started.servers, started.vnic.running) == (False, None, (), True)
     with pytest.raises(NoIpamService):
-        start(ctx, "a")
+        start(ctx, "a", ip=IPAddress("192.0.2.7"))
+
+
+def test_where_ipam_is_off_a_vnic_has_no_ipam_service(ctx: Context) -> None:
+    subnet = a_subnet(ctx)
+    a_vnic(ctx, "a", subnet)
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=None)
+    started = vnics.start(ctx, "a")
+    assert (started.ipam, started.ip, started.vnic.running) == (False, None, True)
+    with pytest.raises(NoIpamService):
+        start(ctx, "a", ip=IPAddress("192.0.2.7"))
 
 
 def test_an_address_drains_until_every_server_has_confirmed(ctx: Context) -> None:

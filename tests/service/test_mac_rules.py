@@ -845,7 +845,8 @@ def test_the_mark_is_never_below_the_count_that_is_set(ctx: Context) -> None:
 
 def test_explicit_macs_count_too(ctx: Context) -> None:
     pool = a_pool(ctx, "some", span(0, 11))
-    vnics.put_all(ctx, [spec(f"v{n:03}", n) for n in range(12)])
+    for number in range(12):
+        vnics.put(ctx, spec(f"v{number:03}", number))
     assert told_of(ctx, pool) == [("mac_pool.low", 10, 12), ("mac_pool.exhausted", 0, 12)]
 
 

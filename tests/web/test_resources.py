@@ -190,10 +190,61 @@ def test_a_start_that_no_server_confirms_keeps_its_address(api: Api, subnet: int
     assert api.get("/v1/vnics/v1").get_json()["ip"] == held
 
 
-def test_start_without_a_subnet_is_refused(api: Api) -> None:
+def test_start_without_a_subnet_is_without_ipam_service(api: Api) -> None:
     api.put("/v1/vnics/v1", vm="vm1", name="nic1")
-    answer = api.post("/v1/vnics/v1/start")
+    answer = api.call("POST", "/v1/vnics/v1/start")
+    assert answer.status_code == 200
+    assert {name: answer.get_json()[name] for name in ("ipam", "ip", "servers")} == {
+        "ipam": False,
+        "ip": None,
+        "servers": [],
+    }
+    assert answer.get_json()["vnic"]["running"]
+    answer = api.post("/v1/vnics/v1/start", ip="192.0.2.7")
     assert (answer.status_code, answer.get_json()["code"]) == (400, "no-ipam-service")
+
+
+def test_a_patch_changes_what_it_names_only(api: Api, subnet: int) -> None:
+    before = api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet).get_json()
+    after = api.patch("/v1/vnics/v1", name="nic2").get_json()["vnic"]
+    assert after == before | {"name": "nic2", "revision": 2}
+    after = api.patch("/v1/vnics/v1", subnet=None, network=None).get_json()["vnic"]
+    assert (after["subnet"], after["network"], after["mac"]) == (None, None, before["mac"])
+    assert api.patch("/v1/vnics/v1", mac=None).get_json()["vnic"]["mac"] != before["mac"]
+    for field in ("vm", "name"):
+        assert api.patch("/v1/vnics/v1", **{field: None}).status_code == 400
+    assert api.patch("/v1/vnics/v2", name="nic2").status_code == 404
+
+
+def test_a_patch_of_what_somebody_else_changed_since_is_refused(api: Api) -> None:
+    etag = api.put("/v1/vnics/v1", vm="vm1", name="nic1").headers["ETag"]
+    first = api.patch("/v1/vnics/v1", {"If-Match": etag}, name="nic2")
+    assert first.status_code == 200
+    second = api.patch("/v1/vnics/v1", {"If-Match": etag}, name="nic3")
+    assert (second.status_code, second.get_json()["code"]) == (412, "revision-mismatch")
+    assert api.get("/v1/vnics/v1").get_json()["name"] == "nic2"
+    assert api.get("/v1/vnics/v1").headers["ETag"] == first.headers["ETag"] != etag
+
+
+def test_a_patch_of_a_running_vnic_waits_as_start_does(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet)
+    held = api.post("/v1/vnics/v1/start", wait="none").get_json()["ip"]
+    swap = {"mac": "02:00:00:00:00:99"}
+    refused = api.call("PATCH", "/v1/vnics/v1", json=swap)
+    assert (refused.status_code, refused.get_json()["code"]) == (503, "no-server")
+    answer = api.call("PATCH", "/v1/vnics/v1", json=swap, query_string={"wait": "none"}).get_json()
+    assert (answer["ip"], answer["mac"]) == (held, swap["mac"])
+
+
+@pytest.mark.parametrize("call", ["start", "stop"])
+def test_a_dry_run_starts_and_stops_nothing(api: Api, subnet: int, call: str) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1", subnet=subnet)
+    if call == "stop":
+        api.post("/v1/vnics/v1/start", wait="none")
+    before = api.get("/v1/vnics/v1").get_json()
+    answer = api.call("POST", f"/v1/vnics/v1/{call}", query_string={"dry_run": "true"}).get_json()
+    assert answer.get("vnic", answer)["running"] != before["running"]
+    assert api.get("/v1/vnics/v1").get_json() == before
 
 
 def test_a_stopped_vnics_address_drains(api: Api, subnet: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypedDict
 
 from netaddr import IPAddress, IPNetwork
 
@@ -223,11 +223,25 @@ class VnicSpec:
     mac: Mac | None = None
 
 
+class VnicChange(TypedDict, total=False):
+    """What a caller changes of a vNIC: the fields that it names. `mac` None gives it another; a network without a
+    subnet takes it off a subnet of another network, and a subnet brings its network."""
+
+    vm: str
+    name: str
+    cluster: str | None
+    vm_pool: str | None
+    network: str | None
+    subnet: int | None
+    mac: Mac | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vnic:
     """A VM's network interface. `mac_pool` is the pool whose rules its MAC is under, `in_range` whether the MAC is
     within that pool's ranges, `twins` the vNICs that share it on purpose. `ip` is the address held for it, or that it
-    may have back."""
+    may have back. `revision` rises with each change of what a caller can set. `missing_since` is when the engine's full
+    list was first without it; None: it has it."""
 
     id: str
     vm: str
@@ -243,6 +257,8 @@ class Vnic:
     running: bool
     ip: IPAddress | None
     ip_state: AddressState | None
+    revision: int
+    missing_since: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,10 +292,12 @@ class Confirmation:
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The answer to `start`."""
+    """The answer to `start`, and to a change while it runs. Without IPAM, on no subnet or on a network where it is off,
+    `ipam` is False, and there is neither an address nor a server."""
 
     vnic: Vnic
-    ip: IPAddress
+    ipam: bool
+    ip: IPAddress | None
     mac: Mac
     servers: tuple[Confirmation, ...]
 

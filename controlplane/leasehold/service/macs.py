@@ -1,13 +1,14 @@
 """MACs: drawn, claimed, let go. What is in use anywhere is in `macs`, and in no free extent of any pool.
 
 Changes lock in one order, so that they queue and never wait for each other in a circle: the rules (shared, or alone for
-a change of pools and scopes), vNICs by id, MACs by value, spaces by id, and the events last.
+a change of pools and scopes), vNICs by id, subnets by id, MACs by value, spaces by id, and the events last.
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, insert, or_, select, true, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.errors import MacPoolExhausted, MacTaken
@@ -15,6 +16,7 @@ from leasehold.service import events
 from leasehold.service.context import Context
 from leasehold.store import database, extents
 from leasehold.store.database import AnyRow
+from leasehold.store.sets import among
 from leasehold.store.tables import mac_pools, mac_ranges, macs, spaces, subnet_mac_ranges, twins, vnics
 
 _SWEEP_BATCH = 1000
@@ -48,14 +50,14 @@ def change_rules(connection: Connection) -> None:
 def lock(connection: Connection, wanted: Iterable[Mac], vnic_ids: Iterable[str], pool_ids: Iterable[str]) -> None:
     """Locks these MACs, those that the vNICs have or may have back, and then the spaces of the pools and of all that
     hold one of these MACs or overlap."""
-    numbers, ids = [mac.value for mac in wanted], list(vnic_ids)
-    own = select(vnics.c.mac).where(vnics.c.id.in_(ids))
-    cooling = select(macs.c.mac).where(macs.c.vnic_id.in_(ids), macs.c.holders == 0)
+    ids = list(vnic_ids)
+    own = select(vnics.c.mac).where(among(connection, vnics.c.id, ids))
+    cooling = select(macs.c.mac).where(among(connection, macs.c.vnic_id, ids), macs.c.holders == 0)
+    numbers = sorted({mac.value for mac in wanted})
+    # Not as conditions of one query: PostgreSQL would read the whole table for them.
+    known = {*numbers, *connection.execute(own.union(cooling)).scalars()}
     connection.execute(
-        select(macs.c.mac)
-        .where(or_(macs.c.mac.in_(numbers), macs.c.mac.in_(own), macs.c.mac.in_(cooling)))
-        .order_by(macs.c.mac)
-        .with_for_update()
+        select(macs.c.mac).where(among(connection, macs.c.mac, known)).order_by(macs.c.mac).with_for_update()
     )
     mine, theirs = mac_ranges.alias("mine"), mac_ranges.alias("theirs")
     pools = list(pool_ids)
@@ -64,12 +66,7 @@ def lock(connection: Connection, wanted: Iterable[Mac], vnic_ids: Iterable[str],
         .join(mine, and_(mine.c.first <= theirs.c.last, theirs.c.first <= mine.c.last))
         .where(mine.c.mac_pool_id.in_(pools))
     )
-    # Not as a condition for each MAC: SQLite refuses more than a thousand in one statement.
-    holding = {
-        row.mac_pool_id
-        for row in connection.execute(select(mac_ranges))
-        if any(row.first <= number <= row.last for number in numbers)
-    }
+    holding = {row.mac_pool_id for row in connection.execute(select(mac_ranges)) if _between(numbers, row)}
     connection.execute(
         select(spaces.c.id)
         .where(
@@ -128,6 +125,35 @@ def draw(
     return [Mac(mac) for mac in taken]
 
 
+def claim_unused(ctx: Context, connection: Connection, wanted: Mapping[Mac, str]) -> set[Mac]:
+    """Takes those of the MACs that nobody has and that do not cool, each for its vNIC, in or out of any pool's ranges;
+    returns them. The cost grows with their number, and not faster. Raises MacNotUnicast, and takes none then."""
+    for mac in wanted:
+        mac.require_unicast()
+    known = among(connection, macs.c.mac, [mac.value for mac in wanted])
+    present = set(connection.execute(select(macs.c.mac).where(known)).scalars())
+    unused = sorted(mac.value for mac in wanted if mac.value not in present)
+    if not unused:
+        return set()
+    of_pool: dict[int, tuple[AnyRow, list[int]]] = {}
+    for row in connection.execute(
+        select(mac_pools.c.id, mac_pools.c.name, mac_pools.c.space_id, spaces.c.size, spaces.c.free)
+        .add_columns(mac_ranges.c.first, mac_ranges.c.last)
+        .join(mac_ranges, mac_ranges.c.mac_pool_id == mac_pools.c.id)
+        .join(spaces, spaces.c.id == mac_pools.c.space_id)
+        .order_by(mac_pools.c.space_id, mac_ranges.c.first)
+    ):
+        if inside := _between(unused, row):
+            of_pool.setdefault(row.space_id, (row, []))[1].extend(inside)
+    for space_id, (pool, numbers) in of_pool.items():
+        if taken := extents.take_all(connection, space_id, numbers):
+            tell_if_low(ctx, connection, pool, free=pool.free - taken, size=pool.size)
+    connection.execute(
+        insert(macs), [{"mac": mac, "holders": 1, "shared": False, "vnic_id": wanted[Mac(mac)]} for mac in unused]
+    )
+    return {Mac(mac) for mac in unused}
+
+
 def claim(
     ctx: Context,
     connection: Connection,
@@ -170,16 +196,17 @@ def may_regain(connection: Connection, vnic_ids: Iterable[str]) -> set[str]:
     """Those of the vNICs that let a MAC go which cools."""
     return set(
         connection.execute(
-            select(macs.c.vnic_id).where(macs.c.vnic_id.in_(list(vnic_ids)), macs.c.holders == 0)
+            select(macs.c.vnic_id).where(among(connection, macs.c.vnic_id, vnic_ids), macs.c.holders == 0)
         ).scalars()
     )
 
 
-def regain(connection: Connection, vnic_id: str) -> Mac | None:
-    """Takes the MAC that the vNIC let go, while it cools; None if there is none."""
+def regain(connection: Connection, vnic_id: str, within: Sequence[extents.Extent] | None = None) -> Mac | None:
+    """Takes the MAC that the vNIC let go, while it cools, with `within` out of these only; None if there is none."""
+    fitting = true() if within is None else or_(*(macs.c.mac.between(first, last) for first, last in within))
     mac: int | None = connection.execute(
         select(macs.c.mac)
-        .where(macs.c.vnic_id == vnic_id, macs.c.holders == 0)
+        .where(macs.c.vnic_id == vnic_id, macs.c.holders == 0, fitting)
         .order_by(macs.c.free_at_ms.desc())
         .limit(1)
         .with_for_update(nowait=True)
@@ -269,7 +296,7 @@ def holders(connection: Connection, wanted: Iterable[Mac]) -> dict[Mac, list[Hol
     for row in connection.execute(
         select(vnics.c.mac, vnics.c.id, vnics.c.vm, vnics.c.mac_pool_id, mac_pools.c.allow_duplicates)
         .join(mac_pools, mac_pools.c.id == vnics.c.mac_pool_id)
-        .where(vnics.c.mac.in_([mac.value for mac in wanted]))
+        .where(among(connection, vnics.c.mac, [mac.value for mac in wanted]))
         .order_by(vnics.c.mac, vnics.c.id)
     ):
         holder = Holder(vnic=row.id, vm=row.vm, mac_pool=row.mac_pool_id, allows_duplicates=row.allow_duplicates)
@@ -289,14 +316,14 @@ def tied_to(connection: Connection, subnet_id: int | None) -> list[tuple[int, in
 
 def within_ranges(connection: Connection, wanted: Iterable[Mac]) -> set[Mac]:
     """Those of the MACs that lie within some pool's ranges."""
-    ranges = [(row.first, row.last) for row in connection.execute(select(mac_ranges))]
-    return {mac for mac in wanted if any(first <= mac.value <= last for first, last in ranges)}
+    numbers = sorted(mac.value for mac in wanted)
+    return {Mac(number) for row in connection.execute(select(mac_ranges)) for number in _between(numbers, row)}
 
 
 def duplicates_under(connection: Connection, pool_id: str, of: Iterable[str] | None = None) -> dict[Mac, list[Holder]]:
     """MACs that vNICs under the pool (or these vNICs, if they were under it) share with others that are not their
     twins, with all holders."""
-    here = vnics.c.mac_pool_id == pool_id if of is None else vnics.c.id.in_(list(of))
+    here = vnics.c.mac_pool_id == pool_id if of is None else among(connection, vnics.c.id, of)
     mine = select(vnics.c.mac).where(here)
     shared = [
         Mac(value)
@@ -321,6 +348,11 @@ def taken(mac: Mac, own: Sequence[Holder]) -> MacTaken:
         mac=str(mac),
         holders=[each.facts() for each in own],
     )
+
+
+def _between(ascending: Sequence[int], row: AnyRow) -> Sequence[int]:
+    """Those of the numbers that are within the row's range."""
+    return ascending[bisect_left(ascending, row.first) : bisect_right(ascending, row.last)]
 
 
 def _pools_with(connection: Connection, mac: Mac) -> list[AnyRow]:

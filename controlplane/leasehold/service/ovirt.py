@@ -12,6 +12,7 @@ from leasehold.errors import MacPoolInvalid
 from leasehold.service import mac_pools, mac_ranges, macs, scopes, vnics
 from leasehold.service.context import Context
 from leasehold.service.macs import Holder
+from leasehold.store.sets import among
 from leasehold.store.tables import mac_pools as mac_pools_table
 from leasehold.store.tables import vnics as vnics_table
 
@@ -191,7 +192,7 @@ def _placed(connection: Connection, nics: Sequence[VnicSpec]) -> list[VnicSpec]:
         row.id: row
         for row in connection.execute(
             select(vnics_table.c.id, vnics_table.c.network_id, vnics_table.c.subnet_id).where(
-                vnics_table.c.id.in_([nic.id for nic in nics])
+                among(connection, vnics_table.c.id, [nic.id for nic in nics])
             )
         )
     }

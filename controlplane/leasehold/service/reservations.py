@@ -4,7 +4,7 @@ Every change takes the next revision of its subnet and a row in the log, in the 
 """
 
 from netaddr import IPAddress
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import toggle
@@ -15,10 +15,13 @@ from leasehold.service import lineage, subnets
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
-from leasehold.store.tables import addresses, reservation_log, server_subnets, vnics
+from leasehold.store.tables import addresses, hosts, reservation_log, server_subnets, twins, vnics
 from leasehold.store.tables import subnets as subnets_table
 
 _SWEEP_BATCH = 1000
+_IS_UNREACHABLE = (
+    select(hosts.c.id).where(hosts.c.id == server_subnets.c.host_id, hosts.c.unreachable_reason.is_not(None)).exists()
+)
 
 
 def list_reservations(ctx: Context, subnet_id: int, *, limit: int, after: IPAddress | None = None) -> list[Reservation]:
@@ -40,17 +43,22 @@ def list_reservations(ctx: Context, subnet_id: int, *, limit: int, after: IPAddr
 
 def promise(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac, wanted: IPAddress | None) -> None:
     """Makes sure that the vNIC holds an address of the subnet: the one that it has or had, else the one wanted, else
-    the one that has been free longest.
+    the one that has been free longest. Where a twin holds one for their MAC, they share that.
 
     Raises SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
     """
     subnet = subnets.require(connection, subnet_id, lock=True)
     spec = subnets.spec_of(subnet)
     own = connection.execute(
-        select(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.vnic_id == vnic_id)
+        select(addresses, _owed().label("owed"))
+        .where(addresses.c.subnet_id == subnet_id, addresses.c.vnic_id == vnic_id)
+        # Of several that it had it gets the last one back.
+        .order_by(addresses.c.state != "held", addresses.c.revision.desc())
+        # Or else what cools could be free before it is held again.
+        .with_for_update(of=addresses)
     ).all()
     # A server may still serve a draining address to the MAC that it was promised to, and so to no other.
-    mine = [row for row in own if row.mac == mac.value or row.state == "cooling"]
+    mine = [row for row in own if row.mac == mac.value or (row.state != "held" and not row.owed)]
     kept = next((row for row in mine if wanted is None or address_at(spec, row.offset) == wanted), None)
     if kept is not None and kept.state == "held":
         return
@@ -59,7 +67,8 @@ def promise(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac, want
         if row.state == "held":
             _withdraw(connection, subnet, row)
             subnet = subnets.require(connection, subnet_id)
-    _refuse_second_reservation(connection, subnet, vnic_id, mac)
+    if _has_twins_reservation(connection, subnet, vnic_id, mac, wanted):
+        return
     offset = _take(connection, subnet, wanted) if kept is None else kept.offset
     revision = _log(connection, subnet, mac, offset, held=True)
     values = {"state": "held", "mac": mac.value, "vnic_id": vnic_id, "revision": revision, "free_at_ms": None}
@@ -71,13 +80,66 @@ def promise(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac, want
         )
 
 
+def must_wait(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac) -> bool:
+    """True while it is worth waiting for the address that the vNIC had last: servers that answer have yet to confirm
+    that they no longer serve it to another MAC, and no server that does not."""
+    last = connection.execute(
+        select(
+            addresses.c.mac,
+            _owed().label("owed"),
+            _owing().where(_IS_UNREACHABLE).exists().label("held_up"),
+        )
+        .where(addresses.c.subnet_id == subnet_id, addresses.c.vnic_id == vnic_id, addresses.c.state == "draining")
+        .order_by(addresses.c.revision.desc())
+        .limit(1)
+    ).one_or_none()
+    return last is not None and last.mac != mac.value and bool(last.owed) and not last.held_up
+
+
 def withdraw(connection: Connection, vnic_id: str) -> None:
-    """Lets the addresses that the vNIC holds drain. They stay its own until they are free."""
+    """Lets the addresses that the vNIC holds drain, but for one that a twin runs on, which is the twin's from then on.
+    They stay its own until they are free."""
     held = connection.execute(
-        select(addresses).where(addresses.c.vnic_id == vnic_id, addresses.c.state == "held")
+        select(addresses)
+        .where(addresses.c.vnic_id == vnic_id, addresses.c.state == "held")
+        .order_by(addresses.c.subnet_id)
     ).all()
     for row in held:
-        _withdraw(connection, subnets.require(connection, row.subnet_id, lock=True), row)
+        subnet = subnets.require(connection, row.subnet_id, lock=True)
+        heir = connection.execute(
+            select(vnics.c.id)
+            .where(
+                vnics.c.mac == row.mac,
+                vnics.c.id != vnic_id,
+                vnics.c.subnet_id == row.subnet_id,
+                vnics.c.running,
+                are_twins(vnics.c.id, vnic_id),
+            )
+            .order_by(vnics.c.id)
+            .limit(1)
+        ).scalar_one_or_none()
+        if heir is None:
+            _withdraw(connection, subnet, row)
+        else:
+            connection.execute(
+                update(addresses)
+                .where(addresses.c.subnet_id == row.subnet_id, addresses.c.offset == row.offset)
+                .values(vnic_id=heir)
+            )
+
+
+def are_twins(one: ColumnElement[str], other: str) -> ColumnElement[bool]:
+    """True where the vNIC in a column is a twin of the other."""
+    return (
+        select(twins.c.vnic_id)
+        .where(
+            or_(
+                and_(twins.c.vnic_id == one, twins.c.twin_id == other),
+                and_(twins.c.twin_id == one, twins.c.vnic_id == other),
+            )
+        )
+        .exists()
+    )
 
 
 def sweep(ctx: Context) -> int:
@@ -85,27 +147,11 @@ def sweep(ctx: Context) -> int:
     ones whose time has come are free. Returns how many moved."""
     now_ms = ctx.now_ms()
     free_at_ms = now_ms + round(ctx.settings.cool_down_s * 1000)
-    owed = (
-        select(server_subnets.c.host_id)
-        .where(
-            server_subnets.c.subnet_id == addresses.c.subnet_id,
-            or_(
-                server_subnets.c.confirmed_revision.is_(None),
-                server_subnets.c.confirmed_revision < addresses.c.revision,
-            ),
-        )
-        .exists()
-    )
-    recovering = (
-        select(subnets_table.c.id)
-        .where(subnets_table.c.id == addresses.c.subnet_id, subnets_table.c.recovering_since_ms.is_not(None))
-        .exists()
-    )
     with ctx.db.write() as connection:
         # What another process is about to move is left to it.
         drained = connection.execute(
             select(addresses.c.subnet_id, addresses.c.offset)
-            .where(addresses.c.state == "draining", ~owed, ~recovering)
+            .where(addresses.c.state == "draining", ~_owed())
             .order_by(addresses.c.subnet_id, addresses.c.offset)
             .limit(_SWEEP_BATCH)
             .with_for_update(of=addresses, skip_locked=True)
@@ -138,6 +184,27 @@ def sweep(ctx: Context) -> int:
     if drained or due:
         ctx.bell.ring()
     return len(drained) + len(due)
+
+
+def _owed() -> ColumnElement[bool]:
+    """True for an address whose last change a server has yet to confirm, as far as servers are known."""
+    recovering = (
+        select(subnets_table.c.id)
+        .where(subnets_table.c.id == addresses.c.subnet_id, subnets_table.c.recovering_since_ms.is_not(None))
+        .exists()
+    )
+    return or_(_owing().exists(), recovering)
+
+
+def _owing() -> Select[str]:
+    """The servers that have yet to confirm the last change of an address."""
+    return select(server_subnets.c.host_id).where(
+        server_subnets.c.subnet_id == addresses.c.subnet_id,
+        or_(
+            server_subnets.c.confirmed_revision.is_(None),
+            server_subnets.c.confirmed_revision < addresses.c.revision,
+        ),
+    )
 
 
 def _withdraw(connection: Connection, subnet: AnyRow, row: AnyRow) -> None:
@@ -214,9 +281,15 @@ def _exhausted(connection: Connection, subnet: AnyRow) -> SubnetExhausted:
     )
 
 
-def _refuse_second_reservation(connection: Connection, subnet: AnyRow, vnic_id: str, mac: Mac) -> None:
+def _has_twins_reservation(
+    connection: Connection, subnet: AnyRow, vnic_id: str, mac: Mac, wanted: IPAddress | None
+) -> bool:
+    """True if a twin of the vNIC holds an address for their MAC. Raises MacReserved if it is another than the wanted
+    one, or if one that is no twin holds an address for it."""
     holder = connection.execute(
-        select(addresses.c.vnic_id, vnics.c.vm)
+        select(
+            addresses.c.vnic_id, addresses.c.offset, vnics.c.vm, are_twins(addresses.c.vnic_id, vnic_id).label("twin")
+        )
         .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
         .where(
             addresses.c.subnet_id == subnet.id,
@@ -225,12 +298,21 @@ def _refuse_second_reservation(connection: Connection, subnet: AnyRow, vnic_id: 
             addresses.c.vnic_id != vnic_id,
         )
     ).one_or_none()
-    if holder is not None:
-        raise MacReserved(
-            f"vNIC {holder.vnic_id} of VM {holder.vm} already has a reservation for {mac} on subnet {subnet.id}. "
-            "Stop it first, or give one of the two another MAC.",
-            mac=str(mac),
-            subnet=subnet.id,
-            holder=holder.vnic_id,
-            vm=holder.vm,
-        )
+    if holder is None:
+        return False
+    ip = subnets.address_of(subnet, holder.offset)
+    if holder.twin and wanted in (None, ip):
+        return True
+    raise MacReserved(
+        f"vNIC {holder.vnic_id} of VM {holder.vm} already has the reservation of {ip} for {mac} on subnet {subnet.id}. "
+        + (
+            f"Twins share it: ask for {ip}, or for none."
+            if holder.twin
+            else "Stop it first, give one of the two another MAC, or make them twins to share it."
+        ),
+        mac=str(mac),
+        subnet=subnet.id,
+        ip=str(ip),
+        holder=holder.vnic_id,
+        vm=holder.vm,
+    )

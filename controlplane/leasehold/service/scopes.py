@@ -12,6 +12,7 @@ from leasehold.service import mac_pools
 from leasehold.service import macs as macs_service
 from leasehold.service.context import Context
 from leasehold.store.database import AnyRow
+from leasehold.store.sets import among
 from leasehold.store.tables import scopes, vnics
 
 PARENT: dict[ScopeKind, ScopeKind | None] = {"data_center": None, "cluster": "data_center", "vm_pool": "cluster"}
@@ -176,7 +177,7 @@ def _come_under_new_rules(connection: Connection, kind: ScopeKind, scope_id: str
     changed: dict[str, list[str]] = {}
     # Many vNICs are of few scopes.
     pool_of = cache(lambda cluster, vm_pool: pool_for(connection, cluster=cluster, vm_pool=vm_pool))
-    for row in connection.execute(select(vnics).where(vnics.c.id.in_(inside))).all():
+    for row in connection.execute(select(vnics).where(among(connection, vnics.c.id, inside))).all():
         pool_id = pool_of(row.cluster_id, row.vm_pool_id)
         if pool_id != row.mac_pool_id:
             changed.setdefault(pool_id, []).append(row.id)
@@ -191,4 +192,4 @@ def come_under(connection: Connection, pool_id: str, vnic_ids: Iterable[str]) ->
     if not pool.allow_duplicates:
         duplicates = macs_service.duplicates_under(connection, pool_id, ids)
         mac_pools.refuse_duplicates(duplicates, f"MAC pool {pool.name}")
-    connection.execute(update(vnics).where(vnics.c.id.in_(ids)).values(mac_pool_id=pool_id))
+    connection.execute(update(vnics).where(among(connection, vnics.c.id, ids)).values(mac_pool_id=pool_id))

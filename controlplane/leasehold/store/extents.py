@@ -74,6 +74,17 @@ def take(connection: Connection, space_id: int, number: int) -> bool:
     return True
 
 
+def take_all(connection: Connection, space_id: int, numbers: Iterable[int]) -> int:
+    """Takes those of these numbers that are free; returns how many. One run of numbers costs as much as one number."""
+    _lock(connection, space_id)
+    count = 0
+    for first, last in runs(numbers):
+        taken, _ = _take_extents_from(connection, space_id, last - first + 1, first, last)
+        count += sum(end - begin + 1 for begin, end in taken)
+    connection.execute(update(spaces).where(spaces.c.id == space_id).values(free=spaces.c.free - count))
+    return count
+
+
 def give_back(connection: Connection, space_id: int, numbers: Iterable[int]) -> None:
     """Makes these numbers of the space free again. Raises ValueError, a bug, if one of them is free already."""
     insert_extents(connection, space_id, runs(numbers), size=0)

@@ -202,6 +202,8 @@ vnics = Table(
         "mac_pool_id", ForeignKey("mac_pools.id"), nullable=False, index=True, comment="whose rules its MAC is under"
     ),
     Column("running", Boolean, nullable=False, comment="between start and stop"),
+    Column("revision", BigInteger, nullable=False, comment="of the last change to what a caller can set"),
+    Column("missing_ms", BigInteger, comment="since when the engine's full list has been without it; null: it has it"),
 )
 
 twins = Table(

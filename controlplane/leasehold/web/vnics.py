@@ -1,10 +1,12 @@
 """`/v1/vnics`."""
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
-from leasehold.domain.values import AddressState, BadMac, Imported, Started, Vnic, VnicSpec, Wait
+from leasehold.domain.values import AddressState, BadMac, Imported, Started, Vnic, VnicChange, VnicSpec, Wait
 from leasehold.errors import (
     AddressOutOfRange,
     AddressTaken,
@@ -18,9 +20,11 @@ from leasehold.errors import (
     NoIpamService,
     NoServer,
     NotConfirmed,
+    RevisionMismatch,
     ScopeNotFound,
     SubnetExhausted,
     SubnetNotFound,
+    SubnetRecovering,
     VnicNotFound,
     WouldDuplicate,
 )
@@ -73,6 +77,23 @@ class VnicFields(In):
         )
 
 
+class VnicPatch(In):
+    """What to change of a VM's network interface; what is left out stays. `mac` null gives it another one. A network
+    without a subnet takes it off a subnet of another network, and a subnet brings its network."""
+
+    vm: Name = Field(default_factory=str)
+    name: Name = Field(default_factory=str)
+    cluster: Id | None = None
+    vm_pool: Id | None = None
+    network: Id | None = None
+    subnet: BodySubnetId | None = None
+    mac: MacText | None = None
+
+    def change(self) -> VnicChange:
+        """As the service takes it: the fields that were sent."""
+        return cast(VnicChange, {name: getattr(self, name) for name in self.model_fields_set})
+
+
 class VnicIn(VnicFields):
     """A VM's network interface. Without `mac` it keeps the one it has, or gets one of its scope's MAC pool; a subnet
     brings its network."""
@@ -115,7 +136,8 @@ class TwinIn(In):
 class VnicOut(Out):
     """A VM's network interface. `mac_pool` is the pool whose rules its MAC is under, `in_range` whether the MAC is
     within that pool's ranges, `twins` the vNICs that share it on purpose. `ip` is the address held for it, or that it
-    may have back."""
+    may have back. `revision` rises with each change of what a caller can set, and is its ETag. `missing_since` is when
+    the engine's full list was first without it; null: it has it."""
 
     id: str
     vm: str
@@ -131,6 +153,8 @@ class VnicOut(Out):
     running: bool
     ip: IpText | None
     ip_state: AddressState | None
+    revision: int
+    missing_since: datetime | None
 
 
 class VnicListOut(Out):
@@ -171,6 +195,14 @@ class StartIn(In):
 _START = StartIn()
 
 
+class ChangeQuery(WriteQuery):
+    """How a change is meant."""
+
+    wait: Wait = "one"
+    """How many of the network's IPAM servers must have confirmed before the answer, if the vNIC runs and its address
+    follows."""
+
+
 class ConfirmationOut(Out):
     """What one IPAM server says of the reservation."""
 
@@ -181,22 +213,44 @@ class ConfirmationOut(Out):
 
 
 class StartedOut(Out):
-    """The promise: this MAC gets this IP from each server that has confirmed it."""
+    """The promise: this MAC gets this IP from each server that has confirmed it. `ipam` is false for a vNIC that does
+    not run, is on no subnet, or is on a network where IPAM is off: it has neither IP nor servers then. While `ipam` is
+    true and `ip` null, its address waits until no server gives it to the old MAC any more."""
 
     vnic: VnicOut
-    ip: IpText
+    ipam: bool
+    ip: IpText | None
     mac: MacText
     servers: list[ConfirmationOut]
 
 
 _FITTING = (ScopeNotFound, NetworkNotFound, SubnetNotFound, MacNotUnicast, MacTaken, MacPoolExhausted, WouldDuplicate)
+_PROMISING = (SubnetExhausted, MacReserved, SubnetRecovering, NotConfirmed, NoServer)
 
 
 @routes.on("PUT", "/vnics/<vnic_id>", roles=WRITERS, answer=VnicOut, statuses=(200, 201), errors=[*_FITTING, InUse])
 def put_vnic(ctx: Context, vnic_id: Id, query: WriteQuery, body: VnicIn) -> Reply[Vnic]:
-    """Creates or replaces a vNIC. While it runs, its MAC, network and subnet cannot change."""
+    """Creates or replaces a vNIC. While it runs, its MAC, network and subnet do not change in this way: PATCH does."""
     vnic, created = vnics.put(ctx, body.spec(vnic_id), dry_run=query.dry_run)
-    return Reply.put(vnic, created and not query.dry_run, f"/v1/vnics/{vnic_id}")
+    return replace(Reply.put(vnic, created and not query.dry_run, f"/v1/vnics/{vnic_id}"), revision=vnic.revision)
+
+
+@routes.on(
+    "PATCH",
+    "/vnics/<vnic_id>",
+    roles=WRITERS,
+    answer=StartedOut,
+    errors=[*_FITTING, VnicNotFound, RevisionMismatch, *_PROMISING],
+)
+def patch_vnic(ctx: Context, vnic_id: Id, query: ChangeQuery, body: VnicPatch, if_match: int | None) -> Reply[Started]:
+    """Changes what is named of a vNIC. While it runs, its address follows.
+
+    On another subnet it gets an address of there, and lets the old one go, in one step. With another MAC it keeps its
+    address once every server has confirmed that the old MAC does not get it any more; where a server that does not
+    answer could still serve it, it gets another one. A 503 takes nothing back.
+    """
+    changed = vnics.change(ctx, vnic_id, body.change(), revision=if_match, wait=query.wait, dry_run=query.dry_run)
+    return Reply(changed, revision=changed.vnic.revision)
 
 
 @routes.on("POST", "/vnics/bulk", roles=WRITERS, answer=VnicListOut, errors=[*_FITTING, InUse])
@@ -224,9 +278,10 @@ def list_vnics(ctx: Context, query: PageQuery) -> Page[Vnic]:
 
 
 @routes.on("GET", "/vnics/<vnic_id>", roles=READERS, answer=VnicOut, errors=[VnicNotFound])
-def get_vnic(ctx: Context, vnic_id: Id) -> Vnic:
+def get_vnic(ctx: Context, vnic_id: Id) -> Reply[Vnic]:
     """One vNIC."""
-    return vnics.get(ctx, vnic_id)
+    vnic = vnics.get(ctx, vnic_id)
+    return Reply(vnic, revision=vnic.revision)
 
 
 @routes.on("DELETE", "/vnics/<vnic_id>", roles=WRITERS, errors=[VnicNotFound])
@@ -275,24 +330,23 @@ def part_twins(ctx: Context, vnic_id: Id, twin_id: Id, query: WriteQuery) -> Vni
     errors=[
         VnicNotFound,
         NoIpamService,
-        SubnetExhausted,
         AddressOutOfRange,
         AddressTaken,
-        MacReserved,
-        NotConfirmed,
-        NoServer,
+        *_PROMISING,
     ],
 )
-def start_vnic(ctx: Context, vnic_id: Id, body: StartIn = _START) -> Started:
-    """Promises the vNIC an address of its subnet, and answers once servers have it on disk.
+def start_vnic(ctx: Context, vnic_id: Id, query: WriteQuery, body: StartIn = _START) -> Started:
+    """Promises the vNIC an address of its subnet, and answers once servers have it on disk. Without a subnet, or where
+    IPAM is off, it runs without IPAM service.
 
     A 503 takes nothing back: the address stays held, and is pushed until it is confirmed. A repeated call answers the
-    same address.
+    same address. Twins on one subnet share one address.
     """
-    return vnics.start(ctx, vnic_id, wait=body.wait, ip=body.ip)
+    return vnics.start(ctx, vnic_id, wait=body.wait, ip=body.ip, dry_run=query.dry_run)
 
 
 @routes.on("POST", "/vnics/<vnic_id>/stop", roles=WRITERS, answer=VnicOut, errors=[VnicNotFound])
-def stop_vnic(ctx: Context, vnic_id: Id) -> Vnic:
-    """Withdraws the vNIC's address, which drains, cools, and is free then; the MAC stays its own."""
-    return vnics.stop(ctx, vnic_id)
+def stop_vnic(ctx: Context, vnic_id: Id, query: WriteQuery) -> Vnic:
+    """Withdraws the vNIC's address, which drains, cools, and is free then; the MAC stays its own. An address that a
+    running twin shares stays with the twin."""
+    return vnics.stop(ctx, vnic_id, dry_run=query.dry_run)

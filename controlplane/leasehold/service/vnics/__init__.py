@@ -3,10 +3,11 @@
 from leasehold.service.vnics.changing import delete_vnic, move, put, put_all
 from leasehold.service.vnics.importing import take_in, take_in_with
 from leasehold.service.vnics.rows import get, list_vnics, writing
-from leasehold.service.vnics.starting import start, stop
+from leasehold.service.vnics.starting import change, settle, start, stop
 from leasehold.service.vnics.twinning import make_twins, part_twins
 
 __all__ = [
+    "change",
     "delete_vnic",
     "get",
     "list_vnics",
@@ -15,6 +16,7 @@ __all__ = [
     "part_twins",
     "put",
     "put_all",
+    "settle",
     "start",
     "stop",
     "take_in",

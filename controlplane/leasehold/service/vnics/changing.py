@@ -1,21 +1,29 @@
-"""vNICs created, replaced, moved and deleted, each under the MAC pool of its scope."""
+"""vNICs created, replaced, changed, moved and deleted, each under the MAC pool of its scope."""
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Literal
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.values import Vnic, VnicSpec
-from leasehold.errors import FieldInvalid
+from leasehold.domain.values import Vnic, VnicChange, VnicSpec
+from leasehold.errors import FieldInvalid, RevisionMismatch
 from leasehold.service import macs, networks, reservations, scopes, subnets
 from leasehold.service.context import Context
 from leasehold.service.vnics import rows
 from leasehold.store.database import AnyRow
+from leasehold.store.sets import among
 from leasehold.store.tables import mac_pools, subnet_mac_ranges, vnics
 from leasehold.store.tables import subnets as subnets_table
+
+WhileRunning = Literal["refuse", "follow"]
+"""What becomes of a change of MAC, network or subnet while the vNIC runs: it is refused, or the address follows it."""
+
+_NO_MAC = Mac(0)
+_COLUMN = {"network": "network_id", "subnet": "subnet_id", "mac": "mac"}
 
 
 def put(ctx: Context, spec: VnicSpec, *, dry_run: bool = False) -> tuple[Vnic, bool]:
@@ -28,7 +36,7 @@ def put(ctx: Context, spec: VnicSpec, *, dry_run: bool = False) -> tuple[Vnic, b
     with rows.writing(ctx, dry_run) as connection:
         created = rows.find(connection, spec.id, lock=True) is None
         put_in(ctx, connection, [spec])
-        vnic = rows.read(connection, vnics.c.id == spec.id)[0]
+        vnic = rows.known(connection, spec.id)
     return vnic, created
 
 
@@ -38,7 +46,51 @@ def put_all(ctx: Context, specs: Sequence[VnicSpec], *, dry_run: bool = False) -
     refuse_repetition(specs)
     with rows.writing(ctx, dry_run) as connection:
         put_in(ctx, connection, specs)
-        return rows.read(connection, vnics.c.id.in_([spec.id for spec in specs]))
+        return rows.read(connection, among(connection, vnics.c.id, [spec.id for spec in specs]))
+
+
+def change_in(
+    ctx: Context, connection: Connection, vnic_id: str, wanted: VnicChange, *, revision: int | None = None
+) -> Vnic:
+    """Changes the fields named, in a transaction of `writing`; of a vNIC that runs the address follows. `revision` is
+    the one that the caller read. Raises VnicNotFound, RevisionMismatch, SubnetExhausted, MacReserved, and what `put`
+    raises but InUse."""
+    row = rows.require(connection, vnic_id)
+    if revision is not None and revision != row.revision:
+        raise RevisionMismatch(
+            f"vNIC {vnic_id} is at revision {row.revision}, and not at {revision} as you read it. Read it again, and "
+            "repeat your change on that.",
+            vnic=vnic_id,
+            expected=revision,
+            revision=row.revision,
+        )
+    put_in(
+        ctx,
+        connection,
+        [changed(row, wanted)],
+        anew={vnic_id} if "mac" in wanted and wanted["mac"] is None else (),
+        while_running="follow",
+    )
+    return rows.known(connection, vnic_id)
+
+
+def changed(row: AnyRow, wanted: VnicChange) -> VnicSpec:
+    """The vNIC's row with the fields named as they are to be."""
+    present = VnicSpec(
+        id=row.id,
+        vm=row.vm,
+        name=row.name,
+        cluster=row.cluster_id,
+        vm_pool=row.vm_pool_id,
+        network=row.network_id,
+        subnet=row.subnet_id,
+    )
+    spec = replace(present, **wanted)
+    if spec.subnet is not None and "network" not in wanted:
+        return replace(spec, network=None)
+    if spec.network != present.network and "subnet" not in wanted:
+        return replace(spec, subnet=None)
+    return spec
 
 
 def move(
@@ -59,93 +111,89 @@ def move(
         row = rows.require(connection, vnic_id)
         pool_id = scopes.pool_for(connection, cluster=cluster, vm_pool=vm_pool)
         macs.lock(connection, [], [vnic_id], [pool_id])
-        connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(cluster_id=cluster, vm_pool_id=vm_pool))
+        values = {"cluster_id": cluster, "vm_pool_id": vm_pool}
         if new_mac and pool_id != row.mac_pool_id:
             rows.refuse_change_while_running(row, ["mac"])
             (mac,) = macs.draw(ctx, connection, pool_id, [vnic_id], macs.tied_to(connection, row.subnet_id))
-            connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=mac.value, mac_pool_id=pool_id))
+            rows.change(connection, vnic_id, **values, mac=mac.value, mac_pool_id=pool_id)
             macs.release(ctx, connection, Mac(row.mac), row.id)
-        elif pool_id != row.mac_pool_id:
-            scopes.come_under(connection, pool_id, [vnic_id])
-        return rows.read(connection, vnics.c.id == vnic_id)[0]
+        else:
+            rows.change(connection, vnic_id, **values)
+            if pool_id != row.mac_pool_id:
+                scopes.come_under(connection, pool_id, [vnic_id])
+        return rows.known(connection, vnic_id)
 
 
 def delete_vnic(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> None:
     """Stops the vNIC and lets its MAC go, which cools: the same vNIC has it back until then. Raises VnicNotFound."""
     with rows.writing(ctx, dry_run) as connection:
-        row = rows.require(connection, vnic_id)
-        macs.release(ctx, connection, Mac(row.mac), row.id)
-        reservations.withdraw(connection, vnic_id)
-        connection.execute(delete(vnics).where(vnics.c.id == vnic_id))
+        delete_in(ctx, connection, rows.require(connection, vnic_id))
 
 
-def put_in(ctx: Context, connection: Connection, specs: Sequence[VnicSpec], anew: Container[str] = ()) -> None:
+def delete_in(ctx: Context, connection: Connection, row: AnyRow) -> None:
+    """What `delete_vnic` does, in a transaction of `writing` that has locked the vNIC."""
+    # While its twins are known as such: one of them may take the address over.
+    reservations.withdraw(connection, row.id)
+    macs.release(ctx, connection, Mac(row.mac), row.id)
+    connection.execute(delete(vnics).where(vnics.c.id == row.id))
+
+
+def put_in(
+    ctx: Context,
+    connection: Connection,
+    specs: Sequence[VnicSpec],
+    anew: Container[str] = (),
+    while_running: WhileRunning = "refuse",
+) -> None:
     """What `put_all` does, in a transaction of `writing`; those of `anew` get a new MAC even if they have one."""
+    ids = [spec.id for spec in specs]
     present = {
         row.id: row
         for row in connection.execute(
-            select(vnics).where(vnics.c.id.in_([spec.id for spec in specs])).order_by(vnics.c.id).with_for_update()
+            select(vnics).where(among(connection, vnics.c.id, ids)).order_by(vnics.c.id).with_for_update()
         )
     }
-    # A thousand vNICs of one call are of few scopes.
+    # A thousand vNICs of one call are of few scopes and networks.
     pool_for = cache(partial(scopes.pool_for, connection))
+    network_of = cache(partial(_network_of, connection))
     targets = [
-        _target(connection, spec, pool_for(cluster=spec.cluster, vm_pool=spec.vm_pool))
+        _Target(
+            spec=spec,
+            pool=pool_for(cluster=spec.cluster, vm_pool=spec.vm_pool),
+            network=network_of(spec.network, spec.subnet),
+            subnet=spec.subnet,
+            row=present.get(spec.id),
+        )
         for spec in sorted(specs, key=lambda spec: spec.id)
     ]
-    allowing = set(connection.execute(select(mac_pools.c.id).where(mac_pools.c.allow_duplicates)).scalars())
-    _lock_macs(connection, targets, present, anew)
-    returning = macs.may_regain(connection, [spec.id for spec in specs if spec.id not in present])
-    taking: dict[Mac, list[macs.Holder]] = {}
-    drawing: dict[tuple[str, int | None], list[_Target]] = {}
-    # By MAC: two that take the same new ones in different orders would wait for each other.
-    for target in sorted(targets, key=lambda target: target.spec.mac or Mac(0)):
-        row = present.get(target.spec.id)
-        if target.spec.mac is not None:
-            if row is None or row.mac != target.spec.mac.value:
-                beside = taking.setdefault(target.spec.mac, [])
-                macs.claim(ctx, connection, target.spec.mac, target.spec.id, target.pool, beside=beside)
-                beside.append(target.holder(allowing))
-            target.mac = target.spec.mac
-        elif row is not None and row.id not in anew:
-            target.mac = Mac(row.mac)
-        elif (
-            target.spec.id in returning
-            and target.spec.id not in anew
-            and (regained := macs.regain(connection, target.spec.id)) is not None
-        ):
-            target.mac = regained
-            taking[regained] = [target.holder(allowing)]
-        else:
-            drawing.setdefault((target.pool, target.subnet), []).append(target)
-    for (pool_id, subnet_id), wanting in sorted(drawing.items(), key=lambda each: (each[0][0], each[0][1] or 0)):
-        ids = [target.spec.id for target in wanting]
-        drawn = macs.draw(ctx, connection, pool_id, ids, macs.tied_to(connection, subnet_id))
-        for target, mac in zip(wanting, drawn, strict=True):
-            target.mac = mac
-    new = []
-    for target in targets:
-        row = present.get(target.spec.id)
-        values = target.values(connection)
-        if row is None:
-            new.append({"id": target.spec.id, "mac_pool_id": target.pool, "running": False, **values})
-            continue
-        rows.refuse_change_while_running(
-            row, [name for name in ("network", "subnet", "mac") if getattr(row, _COLUMN[name]) != values[_COLUMN[name]]]
-        )
-        connection.execute(update(vnics).where(vnics.c.id == row.id).values(**values))
-        if row.mac != values["mac"]:
+    _lock_subnets(connection, [each for each in targets if each.row is not None and each.row.running])
+    _lock_macs(connection, targets, anew)
+    _give_macs(ctx, connection, targets, anew)
+    _settle_subnets(connection, targets)
+    altered = [each for each in targets if each.row is not None and each.changes]
+    for target in altered:
+        fields = [field for field, column in _COLUMN.items() if column in target.changes]
+        if while_running == "refuse" and target.row is not None:
+            rows.refuse_change_while_running(target.row, fields)
+    _write(connection, targets, altered)
+    if any(row.missing_ms is not None for row in present.values()):
+        connection.execute(update(vnics).where(among(connection, vnics.c.id, ids)).values(missing_ms=None))
+    for target in altered:
+        row = target.row
+        if row is not None and row.running and target.changes.keys() & _COLUMN.values():
+            _follow(connection, row, target)
+        if row is not None and "mac" in target.changes:
             macs.release(ctx, connection, Mac(row.mac), row.id)
-    if new:
-        connection.execute(insert(vnics), new)
     # Only now does the database show all who have a MAC.
+    coming: dict[str, list[str]] = {}
     for target in targets:
-        row = present.get(target.spec.id)
-        if row is not None and row.mac_pool_id != target.pool:
-            scopes.come_under(connection, target.pool, [row.id])
+        if target.row is not None and target.row.mac_pool_id != target.pool:
+            coming.setdefault(target.pool, []).append(target.spec.id)
+    for pool_id, of_pool in sorted(coming.items()):
+        scopes.come_under(connection, pool_id, of_pool)
 
 
-def refuse_repetition(specs: Sequence[VnicSpec]) -> None:
+def refuse_repetition(specs: Iterable[VnicSpec]) -> None:
     """Raises FieldInvalid for an id that comes twice."""
     twice = sorted(name for name, count in Counter(spec.id for spec in specs).items() if count > 1)
     if twice:
@@ -154,81 +202,158 @@ def refuse_repetition(specs: Sequence[VnicSpec]) -> None:
         )
 
 
-def _lock_macs(
-    connection: Connection, targets: Sequence["_Target"], present: Mapping[str, AnyRow], anew: Container[str]
-) -> None:
-    """Locks what `_put_all` is about to change, unless that is nothing."""
-    changing = [
-        each
-        for each in targets
-        if (row := present.get(each.spec.id)) is None
-        or each.spec.id in anew
-        or each.pool != row.mac_pool_id
-        or each.spec.mac not in (None, Mac(row.mac))
-    ]
-    if changing:
-        named = [each.spec.mac for each in changing if each.spec.mac is not None]
-        macs.lock(connection, named, [each.spec.id for each in changing], {each.pool for each in changing})
-
-
-_COLUMN = {"network": "network_id", "subnet": "subnet_id", "mac": "mac"}
-
-
 @dataclass
 class _Target:
-    """A vNIC on its way: where it belongs, and the MAC once that is known."""
+    """A vNIC on its way: where it belongs, its row if it is here, and the MAC once that is known."""
 
     spec: VnicSpec
     pool: str
     network: str | None
     subnet: int | None
-    mac: Mac | None = None
+    row: AnyRow | None
+    mac: Mac = _NO_MAC
 
     def holder(self, allowing: Container[str]) -> macs.Holder:
         """What it is to others that want its MAC, when these pools allow duplicates."""
         spec, pool = self.spec, self.pool
         return macs.Holder(vnic=spec.id, vm=spec.vm, mac_pool=pool, allows_duplicates=pool in allowing)
 
-    def values(self, connection: Connection) -> dict[str, object]:
-        """The columns that a caller decides. A vNIC without subnet gets the one that its MAC belongs to."""
-        if self.mac is None:
-            raise RuntimeError(f"vNIC {self.spec.id} was left without a MAC")
-        network, subnet = self.network, self.subnet
-        if subnet is None:
-            network, subnet = _subnet_by_mac(connection, network, self.mac)
+    @property
+    def values(self) -> dict[str, object]:
+        """The columns that a caller decides."""
         return {
             "vm": self.spec.vm,
             "name": self.spec.name,
             "cluster_id": self.spec.cluster,
             "vm_pool_id": self.spec.vm_pool,
-            "network_id": network,
-            "subnet_id": subnet,
+            "network_id": self.network,
+            "subnet_id": self.subnet,
             "mac": self.mac.value,
         }
 
-
-def _target(connection: Connection, spec: VnicSpec, pool: str) -> _Target:
-    return _Target(
-        spec=spec,
-        pool=pool,
-        network=_network_of(connection, spec.network, spec.subnet),
-        subnet=spec.subnet,
-    )
+    @property
+    def changes(self) -> dict[str, object]:
+        """Those of the columns that are another than before."""
+        return {name: value for name, value in self.values.items() if getattr(self.row, name) != value}
 
 
-def _subnet_by_mac(connection: Connection, network: str | None, mac: Mac) -> tuple[str | None, int | None]:
-    """The subnet that the MAC is tied to, on this network or on any, with its network; else the network and None."""
-    query = (
-        select(subnets_table.c.network_id, subnets_table.c.id)
-        .join(subnet_mac_ranges, subnet_mac_ranges.c.subnet_id == subnets_table.c.id)
-        .where(subnet_mac_ranges.c.first <= mac.value, subnet_mac_ranges.c.last >= mac.value)
-        .order_by(subnets_table.c.id)
-        .limit(1)
-    )
-    if network is not None:
-        query = query.where(subnets_table.c.network_id == network)
-    found = connection.execute(query).one_or_none()
-    return (network, None) if found is None else (found.network_id, found.id)
+def _lock_subnets(connection: Connection, running: Sequence[_Target]) -> None:
+    """Locks the subnets that the vNICs are on or come to."""
+    concerned = {each.subnet for each in running} | {each.row.subnet_id for each in running if each.row is not None}
+    if ids := sorted(each for each in concerned if each is not None):
+        connection.execute(
+            select(subnets_table.c.id)
+            .where(among(connection, subnets_table.c.id, ids))
+            .order_by(subnets_table.c.id)
+            .with_for_update()
+        )
+
+
+def _lock_macs(connection: Connection, targets: Sequence[_Target], anew: Container[str]) -> None:
+    """Locks what `put_in` is about to change of MACs, unless that is nothing."""
+    changing = [
+        each
+        for each in targets
+        if each.row is None
+        or each.spec.id in anew
+        or each.pool != each.row.mac_pool_id
+        or each.spec.mac not in (None, Mac(each.row.mac))
+    ]
+    if changing:
+        named = [each.spec.mac for each in changing if each.spec.mac is not None]
+        macs.lock(connection, named, [each.spec.id for each in changing], {each.pool for each in changing})
+
+
+def _give_macs(ctx: Context, connection: Connection, targets: Sequence[_Target], anew: Container[str]) -> None:
+    """Gives each its MAC: the one that it names, else the one that it has, else the one that it let go lately and that
+    its subnet takes, else one of its pool."""
+    allowing = set(connection.execute(select(mac_pools.c.id).where(mac_pools.c.allow_duplicates)).scalars())
+    returning = macs.may_regain(connection, [each.spec.id for each in targets if each.row is None])
+    tied_to = cache(partial(macs.tied_to, connection))
+    naming: dict[Mac, list[_Target]] = {}
+    drawing: dict[tuple[str, int | None], list[_Target]] = {}
+    taking: dict[Mac, list[macs.Holder]] = {}
+    for target in targets:
+        row, wanted = target.row, target.spec.mac
+        if wanted is not None:
+            target.mac = wanted
+            if row is None or row.mac != wanted.value:
+                naming.setdefault(wanted, []).append(target)
+        elif row is not None and row.id not in anew:
+            target.mac = Mac(row.mac)
+        elif (
+            target.spec.id in returning
+            and target.spec.id not in anew
+            and (regained := macs.regain(connection, target.spec.id, tied_to(target.subnet))) is not None
+        ):
+            target.mac = regained
+            taking[regained] = [target.holder(allowing)]
+        else:
+            drawing.setdefault((target.pool, target.subnet), []).append(target)
+    unused = macs.claim_unused(ctx, connection, {mac: first.spec.id for mac, (first, *_) in naming.items()})
+    # By MAC: two that take the same new ones in different orders would wait for each other.
+    for mac, claiming in sorted(naming.items()):
+        beside = taking.setdefault(mac, [])
+        for target in claiming:
+            if mac not in unused or beside:
+                macs.claim(ctx, connection, mac, target.spec.id, target.pool, beside=beside)
+            beside.append(target.holder(allowing))
+    for (pool_id, subnet_id), wanting in sorted(drawing.items(), key=lambda each: (each[0][0], each[0][1] or 0)):
+        ids = [target.spec.id for target in wanting]
+        drawn = macs.draw(ctx, connection, pool_id, ids, tied_to(subnet_id))
+        for target, mac in zip(wanting, drawn, strict=True):
+            target.mac = mac
+
+
+def _settle_subnets(connection: Connection, targets: Sequence[_Target]) -> None:
+    """A vNIC without subnet gets the one that its MAC is tied to, on its network or on any, with its network."""
+    without = [each for each in targets if each.subnet is None]
+    if not without or connection.execute(select(subnet_mac_ranges.c.subnet_id).limit(1)).first() is None:
+        return
+    for target in without:
+        query = (
+            select(subnets_table.c.network_id, subnets_table.c.id)
+            .join(subnet_mac_ranges, subnet_mac_ranges.c.subnet_id == subnets_table.c.id)
+            .where(subnet_mac_ranges.c.first <= target.mac.value, subnet_mac_ranges.c.last >= target.mac.value)
+            .order_by(subnets_table.c.id)
+            .limit(1)
+        )
+        if target.network is not None:
+            query = query.where(subnets_table.c.network_id == target.network)
+        found = connection.execute(query).one_or_none()
+        if found is not None:
+            target.network, target.subnet = found.network_id, found.id
+
+
+def _write(connection: Connection, targets: Sequence[_Target], altered: Sequence[_Target]) -> None:
+    new = [
+        {"id": each.spec.id, "mac_pool_id": each.pool, "running": False, "revision": 1, **each.values}
+        for each in targets
+        if each.row is None
+    ]
+    if new:
+        connection.execute(insert(vnics), new)
+    if altered:
+        columns = altered[0].values.keys()
+        connection.execute(
+            update(vnics)
+            .where(vnics.c.id == bindparam("of"))
+            .values(revision=vnics.c.revision + 1, **{name: bindparam(f"new_{name}") for name in columns}),
+            [{"of": each.spec.id} | {f"new_{name}": value for name, value in each.values.items()} for each in altered],
+        )
+
+
+def _follow(connection: Connection, row: AnyRow, target: _Target) -> None:
+    """Releases the address of a vNIC that runs, and reserves one where it is now, or for the MAC that it has now.
+
+    With another MAC on the same subnet it keeps its address, but not before every server has confirmed that it no
+    longer serves it to the old MAC: until then it has none, and `starting.settle` goes on with it.
+    """
+    reservations.withdraw(connection, row.id)
+    if target.subnet is None or not networks.require(connection, str(target.network)).ipam_enabled:
+        return
+    if not reservations.must_wait(connection, target.subnet, row.id, target.mac):
+        reservations.promise(connection, target.subnet, row.id, target.mac, None)
 
 
 def _network_of(connection: Connection, network: str | None, subnet: int | None) -> str | None:

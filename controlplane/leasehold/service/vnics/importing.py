@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache, partial
 
 from sqlalchemy import Connection, select
 
@@ -11,6 +12,8 @@ from leasehold.errors import MacsBad
 from leasehold.service import mac_pools, macs, scopes
 from leasehold.service.context import Context
 from leasehold.service.vnics import changing, rows
+from leasehold.store.database import AnyRow
+from leasehold.store.sets import among
 from leasehold.store.tables import twins, vnics
 
 
@@ -42,7 +45,7 @@ def take_in_with(
         [replace(spec, mac=None) if spec.id in reassigned else spec for spec in specs],
         anew={spec.id for spec in specs if spec.id in reassigned and spec.mac is not None},
     )
-    found = rows.read(connection, vnics.c.id.in_([spec.id for spec in specs]))
+    found = rows.read(connection, among(connection, vnics.c.id, [spec.id for spec in specs]))
     of_id = {each.id: each for each in found}
     return Imported(
         vnics=tuple(found),
@@ -60,15 +63,18 @@ def _bad_macs(connection: Connection, specs: Sequence[VnicSpec]) -> dict[str, Ba
     named = {spec.mac for spec in specs if spec.mac is not None}
     in_use = macs.holders(connection, named)
     in_range = macs.within_ranges(connection, named)
+    known = among(connection, vnics.c.id, [spec.id for spec in specs if spec.mac is None])
+    present = set(connection.execute(select(vnics.c.id).where(known)).scalars())
+    pool_of = cache(partial(_pool_of, connection))
     bad: dict[str, BadMac] = {}
     seen: dict[Mac, bool] = {}
     paired = {frozenset((one, other)) for one, other in connection.execute(select(twins.c.vnic_id, twins.c.twin_id))}
     for spec in specs:
         if spec.mac is None:
-            if rows.find(connection, spec.id) is None:
+            if spec.id not in present:
                 bad[spec.id] = "empty"
             continue
-        pool = mac_pools.require(connection, scopes.pool_for(connection, cluster=spec.cluster, vm_pool=spec.vm_pool))
+        pool = pool_of(spec.cluster, spec.vm_pool)
         own = in_use.get(spec.mac, [])
         keeps = any(each.vnic == spec.id for each in own)
         others = [
@@ -120,5 +126,9 @@ def _refuse_bad(connection: Connection, specs: Sequence[VnicSpec], bad: Mapping[
 
 def _coming_holder(connection: Connection, spec: VnicSpec) -> macs.Holder:
     """What a vNIC of the same import is to others that come with its MAC."""
-    pool = mac_pools.require(connection, scopes.pool_for(connection, cluster=spec.cluster, vm_pool=spec.vm_pool))
+    pool = _pool_of(connection, spec.cluster, spec.vm_pool)
     return macs.Holder(vnic=spec.id, vm=spec.vm, mac_pool=pool.id, allows_duplicates=pool.allow_duplicates)
+
+
+def _pool_of(connection: Connection, cluster: str | None, vm_pool: str | None) -> AnyRow:
+    return mac_pools.require(connection, scopes.pool_for(connection, cluster=cluster, vm_pool=vm_pool))

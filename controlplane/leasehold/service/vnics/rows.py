@@ -4,21 +4,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, or_, select, update
 
 from leasehold.domain.addresses import Mac
+from leasehold.domain.subnets import address_at
 from leasehold.domain.values import Vnic
 from leasehold.errors import DatabaseBusy, InUse, VnicNotFound
 from leasehold.service import macs, subnets
-from leasehold.service.context import Context
+from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow, Violation
+from leasehold.store.sets import among
 from leasehold.store.tables import addresses, mac_ranges, twins, vnics
 
 
 def get(ctx: Context, vnic_id: str) -> Vnic:
     """Raises VnicNotFound."""
     with ctx.db.read() as connection:
-        found = read(connection, vnics.c.id == vnic_id)
+        return known(connection, vnic_id)
+
+
+def known(connection: Connection, vnic_id: str) -> Vnic:
+    """What `get` answers, as this transaction sees it."""
+    found = read(connection, vnics.c.id == vnic_id)
     if not found:
         raise missing(vnic_id)
     return found[0]
@@ -57,7 +64,8 @@ def refuse_change_while_running(row: AnyRow, changed: Sequence[str]) -> None:
     """Raises InUse that names the fields, if there are any and the vNIC runs."""
     if changed and row.running:
         raise InUse(
-            f"vNIC {row.id} runs, so that its {' and '.join(changed)} cannot change. Stop it first.",
+            f"vNIC {row.id} runs, so that its {' and '.join(changed)} cannot change in this way. Stop it first, or "
+            f"use PATCH /v1/vnics/{row.id}, which has its address follow.",
             vnic=row.id,
             fields=list(changed),
         )
@@ -70,11 +78,19 @@ def find(connection: Connection, vnic_id: str, *, lock: bool = False) -> AnyRow 
 
 
 def require(connection: Connection, vnic_id: str) -> AnyRow:
-    """The vNIC's row, locked until the transaction ends; raises VnicNotFound."""
-    row = find(connection, vnic_id, lock=True)
-    if row is None:
-        raise missing(vnic_id)
-    return row
+    """The vNIC's row, locked until the transaction ends, as are its twins', which may take an address over or share it.
+    Raises VnicNotFound."""
+    pairs = connection.execute(select(twins).where(or_(twins.c.vnic_id == vnic_id, twins.c.twin_id == vnic_id))).all()
+    ids = sorted({vnic_id, *(each for pair in pairs for each in pair)})
+    for row in connection.execute(select(vnics).where(vnics.c.id.in_(ids)).order_by(vnics.c.id).with_for_update()):
+        if row.id == vnic_id:
+            return row
+    raise missing(vnic_id)
+
+
+def change(connection: Connection, vnic_id: str, **values: object) -> None:
+    """Sets columns that a caller decides."""
+    connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(revision=vnics.c.revision + 1, **values))
 
 
 def missing(vnic_id: str) -> VnicNotFound:
@@ -85,30 +101,42 @@ def missing(vnic_id: str) -> VnicNotFound:
 def read(connection: Connection, condition: Any, limit: int | None = None) -> list[Vnic]:
     """The vNICs of a condition, by id."""
     rows = connection.execute(select(vnics).where(condition).order_by(vnics.c.id).limit(limit)).all()
+    ids = [row.id for row in rows]
     in_range = set(
         connection.execute(
             select(vnics.c.mac_pool_id, vnics.c.mac)
             .join(mac_ranges, mac_ranges.c.mac_pool_id == vnics.c.mac_pool_id)
             .where(
-                vnics.c.id.in_([row.id for row in rows]),
+                among(connection, vnics.c.id, ids),
                 vnics.c.mac.between(mac_ranges.c.first, mac_ranges.c.last),
             )
         ).all()
     )
     paired: dict[str, set[str]] = {}
-    ids = [row.id for row in rows]
-    for one, other in connection.execute(select(twins).where(or_(twins.c.vnic_id.in_(ids), twins.c.twin_id.in_(ids)))):
+    for one, other in connection.execute(
+        select(twins).where(or_(among(connection, twins.c.vnic_id, ids), among(connection, twins.c.twin_id, ids)))
+    ):
         paired.setdefault(one, set()).add(other)
         paired.setdefault(other, set()).add(one)
     own: dict[str, AnyRow] = {}
     for row in connection.execute(
         select(addresses)
-        .where(addresses.c.vnic_id.in_([row.id for row in rows]))
+        .where(among(connection, addresses.c.vnic_id, ids))
         .order_by(addresses.c.state != "held", addresses.c.free_at_ms.is_not(None), addresses.c.free_at_ms.desc())
     ):
         own.setdefault(row.vnic_id, row)
+    for row in rows:
+        # Of twins that run on one subnet one holds the address, for all of them.
+        if row.running and row.id in paired and (row.id not in own or own[row.id].state != "held"):
+            shared = connection.execute(
+                select(addresses).where(
+                    addresses.c.subnet_id == row.subnet_id, addresses.c.mac == row.mac, addresses.c.state == "held"
+                )
+            ).one_or_none()
+            if shared is not None and shared.vnic_id in paired[row.id]:
+                own[row.id] = shared
     held_on = {each.subnet_id for each in own.values()}
-    of_subnet = {subnet_id: subnets.require(connection, subnet_id) for subnet_id in held_on}
+    specs = {subnet_id: subnets.spec_of(subnets.require(connection, subnet_id)) for subnet_id in held_on}
     return [
         Vnic(
             id=row.id,
@@ -123,8 +151,10 @@ def read(connection: Connection, condition: Any, limit: int | None = None) -> li
             in_range=(row.mac_pool_id, row.mac) in in_range,
             twins=tuple(sorted(paired.get(row.id, ()))),
             running=row.running,
-            ip=None if address is None else subnets.address_of(of_subnet[address.subnet_id], address.offset),
+            ip=None if address is None else address_at(specs[address.subnet_id], address.offset),
             ip_state=None if address is None else address.state,
+            revision=row.revision,
+            missing_since=None if row.missing_ms is None else from_ms(row.missing_ms),
         )
         for row in rows
         for address in (own.get(row.id),)

@@ -1,106 +1,232 @@
-"""vNICs started and stopped: an address promised, and confirmed by the servers that are to serve it."""
+"""vNICs started, changed while they run, and stopped: an address promised, and confirmed by the servers that are to
+serve it."""
 
+import logging
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from netaddr import IPAddress
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, Select, select, update
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.values import Confirmation, Started, Vnic, Wait
-from leasehold.errors import NoIpamService, NoServer, NotConfirmed
+from leasehold.domain.values import Confirmation, Started, Vnic, VnicChange, Wait
+from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering
 from leasehold.service import networks, reservations
 from leasehold.service.context import Context
-from leasehold.service.vnics import rows
+from leasehold.service.vnics import changing, rows
 from leasehold.store.database import AnyRow
 from leasehold.store.tables import addresses, hosts, server_subnets, servers, vnics
+from leasehold.store.tables import networks as networks_table
+
+log = logging.getLogger(__name__)
 
 
-def start(ctx: Context, vnic_id: str, *, wait: Wait = "one", ip: IPAddress | None = None) -> Started:
+def start(
+    ctx: Context, vnic_id: str, *, wait: Wait = "one", ip: IPAddress | None = None, dry_run: bool = False
+) -> Started:
     """Promises the vNIC an address of its subnet, and waits until `wait` of the network's servers have it on disk.
 
     The promise holds from the commit on, and is pushed until it is confirmed, also when this call raises NotConfirmed
     or NoServer because that took longer than `start_budget_s`. A repeated call, for a migrated VM for one, answers the
-    same address. Raises VnicNotFound, NoIpamService, SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
+    same address. Without a subnet, or where IPAM is off, it runs without IPAM service, and there is nothing to wait
+    for; NoIpamService is raised only where `ip` asks for an address. Twins on one subnet share one address.
+
+    Raises VnicNotFound, NoIpamService, SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
     """
-    with ctx.db.write() as connection:
-        row = rows.require(connection, vnic_id)
-        network = None if row.network_id is None else networks.require(connection, row.network_id)
-        if row.subnet_id is None or network is None or not network.ipam_enabled:
-            why = "is on no subnet" if row.subnet_id is None else f"is on network {row.network_id}, where IPAM is off"
-            raise NoIpamService(
-                f"vNIC {vnic_id} {why}, so that it has no address to start with. "
-                + ("Put it on a subnet first." if row.subnet_id is None else "Turn ipam_enabled on there first."),
-                vnic=vnic_id,
-                network=row.network_id,
-            )
-        reservations.promise(connection, row.subnet_id, vnic_id, Mac(row.mac), ip)
-        connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(running=True))
-        vnic = rows.read(connection, vnics.c.id == vnic_id)[0]
+    with ctx.db.write(dry_run=dry_run) as connection:
+        started = _started(connection, start_in(connection, rows.require(connection, vnic_id), ip))
+    if dry_run:
+        return started
     ctx.bell.ring()
-    return _await_confirmation(ctx, vnic, wait)
+    return _await_confirmation(ctx, started, wait)
 
 
-def stop(ctx: Context, vnic_id: str) -> Vnic:
+def start_in(connection: Connection, row: AnyRow, ip: IPAddress | None = None) -> Vnic:
+    """What `start` does, in a transaction that has locked the vNIC; without the waiting."""
+    if has_ipam(connection, row.network_id, row.subnet_id):
+        reservations.promise(connection, row.subnet_id, row.id, Mac(row.mac), ip)
+    elif ip is not None:
+        why = "is on no subnet" if row.subnet_id is None else f"is on network {row.network_id}, where IPAM is off"
+        raise NoIpamService(
+            f"vNIC {row.id} {why}, so that it cannot have address {ip}. "
+            + ("Put it on a subnet first." if row.subnet_id is None else "Turn ipam_enabled on there first."),
+            vnic=row.id,
+            network=row.network_id,
+            ip=str(ip),
+        )
+    connection.execute(update(vnics).where(vnics.c.id == row.id).values(running=True, missing_ms=None))
+    return rows.known(connection, row.id)
+
+
+def stop(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> Vnic:
     """Withdraws the vNIC's address, which drains, cools, and then is free; the MAC stays. Raises VnicNotFound."""
-    with ctx.db.write() as connection:
+    with ctx.db.write(dry_run=dry_run) as connection:
         rows.require(connection, vnic_id)
-        reservations.withdraw(connection, vnic_id)
-        connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(running=False))
-        vnic = rows.read(connection, vnics.c.id == vnic_id)[0]
+        stop_in(connection, vnic_id)
+        vnic = rows.known(connection, vnic_id)
     ctx.bell.ring()
     return vnic
 
 
-def _await_confirmation(ctx: Context, vnic: Vnic, wait: Wait) -> Started:
+def stop_in(connection: Connection, vnic_id: str) -> None:
+    """What `stop` does, in a transaction that has locked the vNIC."""
+    reservations.withdraw(connection, vnic_id)
+    connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(running=False))
+
+
+def change(
+    ctx: Context,
+    vnic_id: str,
+    wanted: VnicChange,
+    *,
+    revision: int | None = None,
+    wait: Wait = "one",
+    dry_run: bool = False,
+) -> Started:
+    """Changes the fields named. While the vNIC runs, its address follows: on another subnet it gets one of there, with
+    another MAC it keeps its own, in the transaction of the change; then this waits as `start` does.
+
+    With another MAC the address is its own again once every server has confirmed that the old MAC does not get it any
+    more. Where a server that does not answer could still serve it, the new MAC gets another address.
+
+    `revision` is the one that the caller read. Raises VnicNotFound, RevisionMismatch, ScopeNotFound, NetworkNotFound,
+    SubnetNotFound, FieldInvalid, MacNotUnicast, MacTaken, MacPoolExhausted, WouldDuplicate, SubnetExhausted,
+    MacReserved, with nothing changed, and NotConfirmed or NoServer as `start` does, with the change made.
+    """
+    with rows.writing(ctx, dry_run) as connection:
+        before = rows.require(connection, vnic_id)
+        vnic = changing.change_in(ctx, connection, vnic_id, wanted, revision=revision)
+        started = _started(connection, vnic)
+    follows = vnic.running and (before.subnet_id, before.mac) != (vnic.subnet, vnic.mac.value)
+    return _await_confirmation(ctx, started, wait) if follows and not dry_run else started
+
+
+def settle(ctx: Context) -> int:
+    """Gives vNICs that run with another MAC than before their address back, once no server serves it to the old MAC any
+    more, or another where that cannot be known; returns how many."""
+    with ctx.db.read() as connection:
+        waiting = connection.execute(_unsettled().distinct()).scalars().all()
+    return sum(_settle(ctx, vnic_id) for vnic_id in waiting)
+
+
+def _settle(ctx: Context, vnic_id: str) -> bool:
+    with ctx.db.read() as connection:
+        row = connection.execute(select(vnics).where(vnics.c.id == vnic_id)).one_or_none()
+        if not _may_settle(connection, row):
+            return False
+    try:
+        with ctx.db.write() as connection:
+            row = rows.find(connection, vnic_id, lock=True)
+            if row is None or not _may_settle(connection, row):
+                return False
+            reservations.promise(connection, row.subnet_id, row.id, Mac(row.mac), None)
+    except (SubnetExhausted, SubnetRecovering) as error:
+        log.warning("vNIC %s runs with another MAC, and waits for an address: %s", vnic_id, error)
+        return False
+    ctx.bell.ring()
+    return True
+
+
+def _may_settle(connection: Connection, row: AnyRow | None) -> bool:
+    return (
+        row is not None
+        and connection.execute(_unsettled().where(vnics.c.id == row.id)).first() is not None
+        and not reservations.must_wait(connection, row.subnet_id, row.id, Mac(row.mac))
+    )
+
+
+def _unsettled() -> Select[str]:
+    """Ids of vNICs that run without an address, and had one of their subnet with another MAC."""
+    held = addresses.alias("held")
+    return (
+        select(vnics.c.id)
+        .join(addresses, (addresses.c.vnic_id == vnics.c.id) & (addresses.c.subnet_id == vnics.c.subnet_id))
+        .join(networks_table, networks_table.c.id == vnics.c.network_id)
+        .where(
+            addresses.c.state.in_(("draining", "cooling")),
+            vnics.c.running,
+            networks_table.c.ipam_enabled,
+            ~select(held.c.mac)
+            .where(held.c.subnet_id == vnics.c.subnet_id, held.c.mac == vnics.c.mac, held.c.state == "held")
+            .exists(),
+        )
+    )
+
+
+def has_ipam(connection: Connection, network: str | None, subnet: int | None) -> bool:
+    """True for a vNIC that is on a subnet of a network with IPAM on."""
+    return network is not None and subnet is not None and bool(networks.require(connection, network).ipam_enabled)
+
+
+def _await_confirmation(ctx: Context, started: Started, wait: Wait) -> Started:
     deadline = time.monotonic() + ctx.settings.start_budget_s
-    while True:
+    while started.ipam and wait != "none":
         seen = ctx.bell.count
+        if started.ip is None:
+            _settle(ctx, started.vnic.id)
         with ctx.db.read() as connection:
-            confirmations = _confirmations(connection, vnic.id)
-        if _is_enough(confirmations, wait):
-            if vnic.ip is None:
-                raise RuntimeError(f"vNIC {vnic.id} was promised an address and has none")
-            return Started(vnic=vnic, ip=vnic.ip, mac=vnic.mac, servers=tuple(confirmations))
+            if started.ip is None:
+                started = _started(connection, rows.known(connection, started.vnic.id))
+            started = replace(started, servers=tuple(_confirmations(connection, started.vnic.id)))
+        if _is_enough(started.servers, wait):
+            break
         remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0 or _is_hopeless(confirmations, wait):
-            raise _not_confirmed(vnic, wait, confirmations)
+        if remaining_s <= 0 or _is_hopeless(started.servers, wait):
+            raise _not_confirmed(started, wait)
         ctx.bell.wait(seen, remaining_s)
+    return started
+
+
+def _started(connection: Connection, vnic: Vnic) -> Started:
+    """The vNIC with the address that it holds; without what the servers say of that."""
+    ipam = vnic.running and has_ipam(connection, vnic.network, vnic.subnet)
+    ip = vnic.ip if ipam and vnic.ip_state == "held" else None
+    return Started(vnic=vnic, ipam=ipam, ip=ip, mac=vnic.mac, servers=())
 
 
 def _is_enough(confirmations: Iterable[Confirmation], wait: Wait) -> bool:
-    if wait == "none":
-        return True
     confirmed = [each.state == "confirmed" for each in confirmations]
     return any(confirmed) if wait == "one" else bool(confirmed) and all(confirmed)
 
 
-def _is_hopeless(confirmations: list[Confirmation], wait: Wait) -> bool:
+def _is_hopeless(confirmations: Iterable[Confirmation], wait: Wait) -> bool:
     """True when waiting cannot help: the servers that would have to confirm are known not to answer."""
     unreachable = [each.state == "unreachable" for each in confirmations]
     return bool(unreachable) and (all(unreachable) if wait == "one" else any(unreachable))
 
 
-def _not_confirmed(vnic: Vnic, wait: Wait, confirmations: list[Confirmation]) -> NoServer | NotConfirmed:
-    if not confirmations:
+def _not_confirmed(started: Started, wait: Wait) -> NoServer | NotConfirmed:
+    vnic, ip = started.vnic, started.ip
+    if ip is None:
+        return NotConfirmed(
+            f"vNIC {vnic.id} has MAC {vnic.mac} now, but not all servers have confirmed that its old MAC does not get "
+            f"{vnic.ip} any more. It has its address back by itself once they have; ask again then.",
+            vnic=vnic.id,
+            ip=None,
+            mac=str(vnic.mac),
+            hosts=[],
+            servers=[],
+        )
+    if not started.servers:
         return NoServer(
-            f"No host serves network {vnic.network} yet. {vnic.ip} stays held for vNIC {vnic.id}, and is pushed as "
+            f"No host serves network {vnic.network} yet. {ip} stays held for vNIC {vnic.id}, and is pushed as "
             "soon as one does. Attach a host that is up to the network, or ask again.",
             network=vnic.network,
             vnic=vnic.id,
-            ip=str(vnic.ip),
+            ip=str(ip),
             mac=str(vnic.mac),
         )
-    late = [each for each in confirmations if each.state != "confirmed"]
+    late = [each for each in started.servers if each.state != "confirmed"]
     hosts_named = "; ".join(f"{each.host} ({each.detail or each.state})" for each in late)
     return NotConfirmed(
-        f"{vnic.ip} is held for vNIC {vnic.id}, but {'no server has' if wait == 'one' else 'not all servers have'} "
+        f"{ip} is held for vNIC {vnic.id}, but {'no server has' if wait == 'one' else 'not all servers have'} "
         f"confirmed it yet: {hosts_named}. It is pushed by itself once they answer; ask again then.",
         vnic=vnic.id,
-        ip=str(vnic.ip),
+        ip=str(ip),
         mac=str(vnic.mac),
         hosts=[each.host for each in late],
-        servers=[{"host": each.host, "state": each.state, "detail": each.detail} for each in confirmations],
+        servers=[{"host": each.host, "state": each.state, "detail": each.detail} for each in started.servers],
     )
 
 
@@ -115,8 +241,14 @@ def _confirmations(connection: Connection, vnic_id: str) -> list[Confirmation]:
             server_subnets.c.confirmed_revision,
             addresses.c.revision,
         )
-        .select_from(addresses)
-        .join(vnics, vnics.c.id == addresses.c.vnic_id)
+        .select_from(vnics)
+        # Not by vNIC: of twins one holds the address for all.
+        .join(
+            addresses,
+            (addresses.c.subnet_id == vnics.c.subnet_id)
+            & (addresses.c.mac == vnics.c.mac)
+            & (addresses.c.state == "held"),
+        )
         .join(servers, servers.c.network_id == vnics.c.network_id)
         .join(hosts, hosts.c.id == servers.c.host_id)
         .join(
@@ -124,7 +256,7 @@ def _confirmations(connection: Connection, vnic_id: str) -> list[Confirmation]:
             (server_subnets.c.host_id == servers.c.host_id) & (server_subnets.c.subnet_id == addresses.c.subnet_id),
             isouter=True,
         )
-        .where(addresses.c.vnic_id == vnic_id, addresses.c.state == "held", servers.c.state != "stopping")
+        .where(vnics.c.id == vnic_id, servers.c.state != "stopping")
         .order_by(servers.c.host_id)
     )
     return [_confirmation(row) for row in rows]

@@ -1,6 +1,6 @@
 """Twins: vNICs that share a MAC on purpose."""
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, insert, select
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Vnic
@@ -8,7 +8,7 @@ from leasehold.errors import FieldInvalid, VnicNotFound
 from leasehold.service import macs
 from leasehold.service.context import Context
 from leasehold.service.vnics import rows
-from leasehold.store.tables import twins, vnics
+from leasehold.store.tables import twins
 
 
 def make_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = False) -> Vnic:
@@ -32,9 +32,9 @@ def make_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
         if row.mac != twin.mac:
             rows.refuse_change_while_running(row, ["mac"])
             macs.claim(ctx, connection, Mac(twin.mac), vnic_id, row.mac_pool_id, twin=twin_id)
-            connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=twin.mac))
+            rows.change(connection, vnic_id, mac=twin.mac)
             macs.release(ctx, connection, Mac(row.mac), row.id)
-        return rows.read(connection, vnics.c.id == vnic_id)[0]
+        return rows.known(connection, vnic_id)
 
 
 def part_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = False) -> Vnic:
@@ -50,6 +50,6 @@ def part_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
         rows.refuse_change_while_running(row, ["mac"])
         macs.lock(connection, [], [vnic_id], [row.mac_pool_id])
         (mac,) = macs.draw(ctx, connection, row.mac_pool_id, [vnic_id], macs.tied_to(connection, row.subnet_id))
-        connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(mac=mac.value))
+        rows.change(connection, vnic_id, mac=mac.value)
         macs.release(ctx, connection, Mac(row.mac), row.id)
-        return rows.read(connection, vnics.c.id == vnic_id)[0]
+        return rows.known(connection, vnic_id)

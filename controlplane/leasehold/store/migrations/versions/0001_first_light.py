@@ -399,6 +399,13 @@ def upgrade() -> None:
         sa.Column("mac", sa.BigInteger(), nullable=False),
         sa.Column("mac_pool_id", sa.String(), nullable=False, comment="whose rules its MAC is under"),
         sa.Column("running", sa.Boolean(), nullable=False, comment="between start and stop"),
+        sa.Column("revision", sa.BigInteger(), nullable=False, comment="of the last change to what a caller can set"),
+        sa.Column(
+            "missing_ms",
+            sa.BigInteger(),
+            nullable=True,
+            comment="since when the engine's full list has been without it; null: it has it",
+        ),
         sa.ForeignKeyConstraint(["mac"], ["macs.mac"], name=op.f("fk_vnics_mac")),
         sa.ForeignKeyConstraint(["mac_pool_id"], ["mac_pools.id"], name=op.f("fk_vnics_mac_pool_id")),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_vnics_network_id")),
