@@ -112,7 +112,7 @@ class SubnetInvalid(Invalid):
 
 
 class NoIpamService(Invalid):
-    """The vNIC has no subnet, or its network has IPAM off: there is no address to start. Facts: vnic."""
+    """An address is asked for, and the vNIC has no subnet, or its network has IPAM off. Facts: vnic, network, ip."""
 
     code = "no-ipam-service"
 
@@ -262,7 +262,7 @@ class SubnetExhausted(Conflict):
 
 
 class MacReserved(Conflict):
-    """The subnet already has a reservation for this MAC, of another vNIC. Facts: mac, subnet, holder."""
+    """The subnet already has a reservation for this MAC, of another vNIC. Facts: mac, subnet, ip, holder, vm."""
 
     code = "mac-reserved"
 

@@ -31,6 +31,8 @@ VNIC = Vnic(
     running=True,
     ip=IP,
     ip_state="held",
+    revision=1,
+    missing_since=None,
 )
 SERVER = Witness(host="host-a", state="running", detail=None, confirmed=True, lag=0)
 READY = Evidence(
