@@ -195,7 +195,9 @@ def states(ctx: Context) -> dict[str, str]:
 def held_vnic(ctx: Context, name: str) -> IPAddress:
     """A vNIC on the subnet that was started, without waiting; its address."""
     vnics.put(ctx, VnicSpec(id=name, vm="vm", name="nic", subnet=SUBNET))
-    return vnics.start(ctx, name, wait="none").ip
+    ip = vnics.start(ctx, name, wait="none").ip
+    assert ip is not None
+    return ip
 
 
 def test_a_host_that_came_back_is_not_chosen_at_once(ctx: Context, watch: Watch, clock: Clock) -> None:
