@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from netaddr import IPAddress
+from prometheus_client import REGISTRY
 from sqlalchemy import update
 
 from lab.host import Host as LabHost
@@ -62,6 +63,25 @@ def test_all_servers_confirm(site: Site) -> None:
     site.start()
     site.wait_for(host_a="running", host_b="running")
     assert {each.state for each in site.started(1, wait="all").servers} == {"confirmed"}
+
+
+def test_what_is_pushed_is_counted(site: Site) -> None:
+    def counted() -> tuple[float, float]:
+        accepted = {"server": "host-a", "kind": "batch", "outcome": "accepted"}
+        return (
+            REGISTRY.get_sample_value("leasehold_push_commands_total", accepted) or 0,
+            REGISTRY.get_sample_value("leasehold_push_reservations_total", {"server": "host-a"}) or 0,
+        )
+
+    site.add_host("host-a")
+    networks.put(site.ctx, "blue", ipam_enabled=True, ipam_servers=1)
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    before = counted()
+    site.started(0)
+    after = counted()
+    assert (after[0] - before[0], after[1] - before[1]) == (1, 1)
 
 
 def test_more_changes_than_one_batch_holds(site: Site) -> None:

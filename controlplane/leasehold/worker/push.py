@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from leasehold.domain.replication import Batch, Resync
 from leasehold.domain.values import Host
 from leasehold.errors import HostNotFound, HostUnreachable, KeaRefused
-from leasehold.kea.commands import Commands
-from leasehold.service import hosts, replication, sightings
+from leasehold.kea.commands import Applied, Commands
+from leasehold.service import counters, hosts, replication, sightings
 from leasehold.service.context import Context
 from leasehold.worker.loops import Loop, backoff_s
 
@@ -156,7 +156,9 @@ class _Sender:
 
     def _send_batch(self, host: Host, batch: Batch) -> None:
         try:
-            applied = self._commands.apply(host, batch)
+            applied = _counted(
+                host, "batch", len(batch.set) + len(batch.unset), lambda: self._commands.apply(host, batch)
+            )
         except KeaRefused as error:
             # What the hook has does not fit the log: reservations that others added or removed there, for one.
             log.warning("Host %s gets all reservations of subnet %d: %s", host.id, batch.subnet, error)
@@ -172,7 +174,8 @@ class _Sender:
             replication.forget(self._ctx, host.id, batch.subnet)
 
     def _send_all(self, host: Host, resync: Resync) -> None:
-        applied = self._commands.resync(host, resync, self._ctx.settings.push_batch)
+        page = self._ctx.settings.push_batch
+        applied = _counted(host, "resync", len(resync.reservations), lambda: self._commands.resync(host, resync, page))
         if not applied.accepted:
             raise KeaRefused(
                 f"Host {host.id} dropped the resync of subnet {resync.subnet} between its pages.",
@@ -189,3 +192,17 @@ class _Sender:
         if self._host is None or now - self._host_read_at > self._ctx.settings.manage_interval_s:
             self._host, self._host_read_at = hosts.get(self._ctx, self._host_id), now
         return self._host
+
+
+def _counted(host: Host, kind: str, reservations: int, send: Callable[[], Applied]) -> Applied:
+    """Sends, and counts what came of it."""
+    outcome = "failed"
+    try:
+        with counters.push_seconds.labels(kind).time():
+            applied = send()
+        outcome = "accepted" if applied.accepted else "rejected"
+    finally:
+        counters.push_commands.labels(host.id, kind, outcome).inc()
+    if applied.accepted:
+        counters.push_reservations.labels(host.id).inc(reservations)
+    return applied
