@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy import update
 from lab.host import Host as LabHost
 from leasehold.domain.replication import Resync
 from leasehold.domain.values import VnicSpec
+from leasehold.errors import NotConfirmed
 from leasehold.kea.commands import Commands
 from leasehold.kea.transport import Transport
 from leasehold.service import networks, vnics
@@ -53,6 +55,57 @@ def test_a_host_that_does_not_answer_delays_no_other(site: Site) -> None:
     with paused(slow):
         starts = [site.started(number) for number in range(3)]
     assert all("host-b" in {each.host for each in start.servers if each.state == "confirmed"} for start in starts)
+
+
+def test_fifty_starts_wait_for_no_dead_host(site: Site) -> None:
+    """What is sent to it is lost without an answer."""
+    site.change_settings(control_connect_timeout_s=30, control_timeout_s=30, host_down_after_s=300, start_budget_s=15)
+    dead = site.add_host("host-a")
+    site.add_host("host-b")
+    networks.put(site.ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running", host_b="running")
+    dead.cut_management()
+    with ThreadPoolExecutor(50) as callers:
+        starts = list(callers.map(site.started, range(50)))
+    dead.mend_management()
+    assert all({each.host for each in one.servers if each.state == "confirmed"} == {"host-b"} for one in starts)
+
+
+def test_a_start_that_wants_all_names_the_dead_host_without_waiting_for_its_budget(site: Site) -> None:
+    site.change_settings(host_down_after_s=300, start_budget_s=600)
+    dead = site.add_host("host-a")
+    site.add_host("host-b")
+    networks.put(site.ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running", host_b="running")
+    dead.cut_management()
+    with pytest.raises(NotConfirmed) as refusal:
+        site.started(1, wait="all")
+    assert refusal.value.facts["hosts"] == ["host-a"]
+
+
+def test_a_start_has_a_host_asked_again_that_was_away(site: Site) -> None:
+    """And is not refused because the host was away long ago. No pass of the manager's own would ask it in this test."""
+    site.change_settings(manage_interval_s=600)
+    host = site.add_host("host-a")
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    host.stop_agent()
+    with pytest.raises(NotConfirmed):
+        site.started(1)
+    host.start_agent()
+
+    def starts() -> bool:
+        try:
+            return site.started(1).ip is not None
+        except NotConfirmed:
+            return False
+
+    site.until(starts, "the host is asked again")
 
 
 def test_all_servers_confirm(site: Site) -> None:

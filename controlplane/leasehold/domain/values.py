@@ -13,6 +13,7 @@ from leasehold.domain.options import DhcpOption, Route
 AddressState = Literal["held", "draining", "cooling"]
 ServerState = Literal["starting", "running", "unreachable", "stopping"]
 HostState = Literal["up", "doubtful", "down", "leaving", "maintenance", "fenced"]
+ConfirmationState = Literal["confirmed", "pending", "unreachable"]
 Wait = Literal["one", "all", "none"]
 ScopeKind = Literal["data_center", "cluster", "vm_pool"]
 BadMac = Literal["empty", "in-use", "out-of-range", "not-unicast"]
@@ -285,7 +286,7 @@ class Confirmation:
     """What one server says of a reservation."""
 
     host: str
-    state: Literal["confirmed", "pending", "unreachable"]
+    state: ConfirmationState
     revision: int | None
     detail: str | None
 

@@ -1,6 +1,6 @@
 """Hosts: hypervisors with a Kea server, and the networks that they are attached to."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,9 @@ from leasehold.service import replication, subnets
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow, Violation
 from leasehold.store.tables import host_networks, hosts, servers
+
+FAILURE_COUNTS_MS = 1000
+"""A host that was asked in vain less than so many milliseconds ago need not be waited for."""
 
 
 def put(
@@ -67,6 +70,18 @@ def get(ctx: Context, host_id: str) -> Host:
     if not found:
         raise missing(host_id)
     return found[0]
+
+
+def answering(ctx: Context, host_ids: Collection[str]) -> set[str]:
+    """Those of the hosts that are on record as answering."""
+    if not host_ids:
+        return set()
+    with ctx.db.read() as connection:
+        return set(
+            connection.execute(
+                select(hosts.c.id).where(hosts.c.id.in_(host_ids), hosts.c.unreachable_reason.is_(None))
+            ).scalars()
+        )
 
 
 def list_hosts(ctx: Context) -> list[Host]:

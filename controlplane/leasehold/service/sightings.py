@@ -65,21 +65,21 @@ class Watch:
     hosts: dict[str, Sighting] = field(default_factory=dict)
 
 
-def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> set[str]:
+def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> None:
     """Keeps what hosts answered, and compares it with what they are known to have: what they confirmed and have no
     more, or have otherwise, is pushed again; a network that they serve unasked becomes a server that is stopping, so
-    that addresses wait for it. Returns the hosts that answer again, or for the first time."""
+    that addresses wait for it."""
     new = [each for each in map(_checked, answers) if _is_newer(watch, each)]
     if not new:
-        return set()
-    returned, first_seen = set(), set()
+        return
+    returned, first_seen = False, set()
     for answer in new:
         before = watch.hosts.get(answer.host)
         watch.hosts[answer.host] = _sighted(before, answer, ctx.now_ms())
         if answer.status is not None and (before is None or before.boot is None):
             first_seen.add(answer.host)
         if answer.status is not None and (before is None or before.reason is not None):
-            returned.add(answer.host)
+            returned = True
     with ctx.db.write() as connection:
         replication.change_servers(connection)
         changed = False
@@ -98,7 +98,6 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> set
         changed |= _compare(connection, here)
     if changed or returned:
         ctx.bell.ring()
-    return returned
 
 
 def record_unreachable(ctx: Context, host_id: str, reason: str) -> None:
@@ -109,6 +108,33 @@ def record_unreachable(ctx: Context, host_id: str, reason: str) -> None:
         ).rowcount
     if changed:
         ctx.bell.ring()
+
+
+def reconcile(ctx: Context, host_id: str, state: SubnetState) -> None:
+    """A host took no log entries, since it is elsewhere than it confirmed, in this state. Where it has what we had at
+    that revision, the log goes on from there, else it gets everything anew. One that has seen a history of ours that we
+    do not know shows that the database is an older copy of itself."""
+    with ctx.db.write() as connection:
+        replication.change_servers(connection)
+        row = connection.execute(
+            select(server_subnets, subnets_table.c.id, subnets_table.c.revision, subnets_table.c.digest)
+            .join(subnets_table, subnets_table.c.id == server_subnets.c.subnet_id)
+            .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id == state.subnet)
+        ).one_or_none()
+        if row is None:
+            return
+        is_ours = state.epoch == replication.epoch_of(connection)
+        known = _digests(connection, [state], {row.id: row}).get((state.subnet, state.revision)) if is_ours else None
+        went_on = row.confirmed_revision is not None and state.revision > row.confirmed_revision
+        if is_ours and (state.revision > row.revision or (went_on and known not in (None, state.digest))):
+            lineage.draw_epoch(connection, ctx.now_ms(), _evidence(host_id, state, row.revision))
+        else:
+            connection.execute(
+                update(server_subnets)
+                .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id == state.subnet)
+                .values(confirmed_revision=state.revision if known == state.digest else None, confirmed_ms=ctx.now_ms())
+            )
+    ctx.bell.ring()
 
 
 def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting) -> bool:
@@ -230,11 +256,17 @@ def _rewinds(connection: Connection, statuses: Mapping[str, HookStatus], first_s
         if row is None:
             continue
         if state.revision > row.revision:
-            return f"Host {host_id} has subnet {subnet_id} at revision {state.revision}, we at {row.revision}."
+            return _evidence(host_id, state, row.revision)
         known = digests.get((subnet_id, state.revision))
         if host_id in first_seen and known is not None and known != state.digest:
-            return f"Host {host_id} has other reservations of subnet {subnet_id} at revision {state.revision} than we."
+            return _evidence(host_id, state, row.revision)
     return None
+
+
+def _evidence(host_id: str, state: SubnetState, revision: int) -> str:
+    if state.revision > revision:
+        return f"Host {host_id} has subnet {state.subnet} at revision {state.revision}, we only at {revision}."
+    return f"Host {host_id} has other reservations of subnet {state.subnet} at revision {state.revision} than we had."
 
 
 def _digests(

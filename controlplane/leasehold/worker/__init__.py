@@ -99,7 +99,7 @@ class Worker:
             manager.join(time.monotonic())
         if self._manager is None and ctx is not None:
             commands = self._commands
-            manager = Manager(ctx, commands, KeaDhcpProvider(commands, ctx.db.require_duty), self._push.retry)
+            manager = Manager(ctx, commands, KeaDhcpProvider(commands, ctx.db.require_duty))
             self._manager = ctx, manager
             manager.start()
 

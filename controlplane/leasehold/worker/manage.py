@@ -1,7 +1,7 @@
 """The manager's loop: asks every host how it is, lets the service decide who serves what, and has hosts serve it."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -44,20 +44,16 @@ class _Provision:
 
 
 class Manager:
-    """Asks hosts every `manage_interval_s`, each without waiting for the others, and decides then and when woken.
+    """Asks hosts every `manage_interval_s`, each without waiting for the others, and decides then and when woken. One
+    that is to serve and did not answer is asked again when woken, since a `start` may wait for it."""
 
-    `on_return` is told the hosts that answer again.
-    """
-
-    def __init__(
-        self, ctx: Context, commands: Commands, provider: IpamDhcpProvider, on_return: Callable[[Iterable[str]], None]
-    ) -> None:
+    def __init__(self, ctx: Context, commands: Commands, provider: IpamDhcpProvider) -> None:
         self._ctx = ctx
         self._commands = commands
         self._provider = provider
-        self._on_return = on_return
         self._watch = Watch()
         self._provisions: dict[str, _Provision] = {}
+        self._awaited: frozenset[str] = frozenset()
         self._next_probe = 0.0
         self._asking: dict[str, Future[Answer]] = {}
         self._providing: dict[str, Future[_Outcome]] = {}
@@ -85,7 +81,9 @@ class Manager:
             self._provisions.pop(host_id, None)
         self._ask(known)
         management.plan(self._ctx, self._watch)
-        for host_id, assignment in management.assignments(self._ctx, self._watch).items():
+        assignments = management.assignments(self._ctx, self._watch)
+        self._awaited = frozenset(host_id for host_id, each in assignments.items() if each.served)
+        for host_id, assignment in assignments.items():
             if host_id in known and self._is_due(host_id, assignment):
                 self._submit(known[host_id], assignment.served)
         return max(0.0, self._next_probe - time.monotonic())
@@ -95,10 +93,19 @@ class Manager:
         if is_time:
             self._next_probe = time.monotonic() + self._ctx.settings.manage_interval_s
         for host in known.values():
-            if host.id not in self._asking and (is_time or host.id not in self._watch.hosts):
+            if host.id not in self._asking and (is_time or self._is_worth_asking(host)):
                 future = self._askers.submit(self._answer, host)
                 future.add_done_callback(lambda _: self.wake())
                 self._asking[host.id] = future
+
+    def _is_worth_asking(self, host: Host) -> bool:
+        """True for a host that was never asked, and for one that is waited for and was not asked lately."""
+        sighting = self._watch.hosts.get(host.id)
+        if sighting is None:
+            return True
+        is_away = host.unreachable_reason is not None or sighting.reason is not None
+        asked_ms_ago = self._ctx.now_ms() - sighting.asked_ms
+        return is_away and host.id in self._awaited and asked_ms_ago >= hosts.FAILURE_COUNTS_MS
 
     def _answer(self, host: Host) -> Answer:
         asked_ms = self._ctx.now_ms()
@@ -114,9 +121,7 @@ class Manager:
         answers = [self._asking.pop(key).result() for key in _done(self._asking)]
         outcomes = {key: self._providing.pop(key).result() for key in _done(self._providing)}
         answers += [each.answer for each in outcomes.values() if each.answer is not None]
-        returned = sightings.record_answers(self._ctx, self._watch, answers)
-        if returned:
-            self._on_return(returned)
+        sightings.record_answers(self._ctx, self._watch, answers)
         for host_id, outcome in outcomes.items():
             self._settle(host_id, outcome)
 

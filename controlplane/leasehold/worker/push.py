@@ -39,13 +39,6 @@ class Push:
         self._loop = Loop("push", self._turn, bell=ctx.bell)
         self.start = self._loop.start
 
-    def retry(self, host_ids: Iterable[str]) -> None:
-        """These hosts answer again: no need to wait any longer."""
-        with self._lock:
-            known = [sender for host_id in host_ids if (sender := self._senders.get(host_id)) is not None]
-        for sender in known:
-            sender.retry()
-
     def stop(self) -> None:
         """Lets the commands under way be the last."""
         self._loop.stop()
@@ -69,6 +62,9 @@ class Push:
             if self._loop.stopping:
                 break
             self._sender(host_id, own[host_id]).add(lagging[host_id])
+        away = {sender.host_id for sender in self._all() if sender.found_away}
+        for host_id in hosts.answering(self._ctx, away):
+            self._sender(host_id, own.get(host_id, self._ctx)).retry()
         return self._ctx.settings.manage_interval_s
 
     def _sender(self, host_id: str, ctx: Context) -> "_Sender":
@@ -93,7 +89,8 @@ class _Sender:
     def __init__(self, ctx: Context, commands: Commands, host_id: str) -> None:
         self.ctx = self._ctx = ctx
         self._commands = commands
-        self._host_id = host_id
+        self.host_id = host_id
+        self.found_away = False
         self._host: Host | None = None
         self._host_read_at = 0.0
         self._lock = threading.Lock()
@@ -109,7 +106,8 @@ class _Sender:
         self.loop.wake()
 
     def retry(self) -> None:
-        """Ends the present back-off."""
+        """The host was found away, and answers again: ends the present back-off."""
+        self.found_away = False
         self._not_before = 0.0
         self.loop.wake()
 
@@ -125,13 +123,15 @@ class _Sender:
         except HostNotFound:
             self.loop.stop()
         except HostUnreachable as error:
-            sightings.record_unreachable(self._ctx, self._host_id, str(error.facts["reason"]))
+            sightings.record_unreachable(self._ctx, self.host_id, str(error.facts["reason"]))
+            self.found_away = True
             return self._back_off(behind)
         except KeaRefused as error:
-            log.warning("Reservations for host %s were refused: %s", self._host_id, error)
+            log.warning("Reservations for host %s were refused: %s", self.host_id, error)
             return self._back_off(behind)
         else:
             self._failures = 0
+            self.found_away = False
         return _IDLE_S
 
     def _back_off(self, behind: set[int]) -> float:
@@ -145,7 +145,7 @@ class _Sender:
 
     def _catch_up(self, subnet_id: int) -> None:
         while not self.loop.stopping:
-            step = replication.next_step(self._ctx, self._host_id, subnet_id)
+            step = replication.next_step(self._ctx, self.host_id, subnet_id)
             if step is None:
                 return
             host = self._known_host()
@@ -164,14 +164,11 @@ class _Sender:
             log.warning("Host %s gets all reservations of subnet %d: %s", host.id, batch.subnet, error)
             replication.forget(self._ctx, host.id, batch.subnet)
             return
-        state = applied.state
         if applied.accepted:
             replication.confirm(self._ctx, host.id, batch.subnet, batch.epoch, batch.revision)
-        elif state.epoch == batch.epoch and state.revision <= batch.revision and state.revision != batch.base:
-            # Its answer to an earlier batch was lost, or its journal: the log goes on from there.
-            replication.confirm(self._ctx, host.id, batch.subnet, state.epoch, state.revision)
         else:
-            replication.forget(self._ctx, host.id, batch.subnet)
+            # Its answer to an earlier batch was lost, or its journal; or we are behind ourselves.
+            sightings.reconcile(self._ctx, host.id, applied.state)
 
     def _send_all(self, host: Host, resync: Resync) -> None:
         page = self._ctx.settings.push_batch
@@ -190,7 +187,7 @@ class _Sender:
         """The host's row, read again after a while and after every failure: its URL or password may be new."""
         now = time.monotonic()
         if self._host is None or now - self._host_read_at > self._ctx.settings.manage_interval_s:
-            self._host, self._host_read_at = hosts.get(self._ctx, self._host_id), now
+            self._host, self._host_read_at = hosts.get(self._ctx, self.host_id), now
         return self._host
 
 

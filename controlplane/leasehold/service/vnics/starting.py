@@ -10,16 +10,19 @@ from netaddr import IPAddress
 from sqlalchemy import Connection, Select, select, update
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.values import Confirmation, Started, Vnic, VnicChange, Wait
+from leasehold.domain.values import Confirmation, ConfirmationState, Started, Vnic, VnicChange, Wait
 from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering
 from leasehold.service import networks, reservations
 from leasehold.service.context import Context
+from leasehold.service.hosts import FAILURE_COUNTS_MS
 from leasehold.service.vnics import changing, rows
 from leasehold.store.database import AnyRow
 from leasehold.store.tables import addresses, hosts, server_subnets, servers, vnics
 from leasehold.store.tables import networks as networks_table
 
 log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 0.25
 
 
 def start(
@@ -168,13 +171,15 @@ def _await_confirmation(ctx: Context, started: Started, wait: Wait) -> Started:
         with ctx.db.read() as connection:
             if started.ip is None:
                 started = _started(connection, rows.known(connection, started.vnic.id))
-            started = replace(started, servers=tuple(_confirmations(connection, started.vnic.id)))
+            started = replace(started, servers=tuple(_confirmations(connection, started.vnic.id, ctx.now_ms())))
         if _is_enough(started.servers, wait):
             break
         remaining_s = deadline - time.monotonic()
         if remaining_s <= 0 or _is_hopeless(started.servers, wait):
             raise _not_confirmed(started, wait)
-        ctx.bell.wait(seen, remaining_s)
+        # No bell tells that a host which was away is still away.
+        in_doubt = any(each.state != "confirmed" and each.detail for each in started.servers)
+        ctx.bell.wait(seen, min(remaining_s, _LOOK_AGAIN_S) if in_doubt else remaining_s)
     return started
 
 
@@ -191,7 +196,7 @@ def _is_enough(confirmations: Iterable[Confirmation], wait: Wait) -> bool:
 
 
 def _is_hopeless(confirmations: Iterable[Confirmation], wait: Wait) -> bool:
-    """True when waiting cannot help: the servers that would have to confirm are known not to answer."""
+    """True when waiting cannot help: the servers that would have to confirm were asked in vain a moment ago."""
     unreachable = [each.state == "unreachable" for each in confirmations]
     return bool(unreachable) and (all(unreachable) if wait == "one" else any(unreachable))
 
@@ -230,7 +235,7 @@ def _not_confirmed(started: Started, wait: Wait) -> NoServer | NotConfirmed:
     )
 
 
-def _confirmations(connection: Connection, vnic_id: str) -> list[Confirmation]:
+def _confirmations(connection: Connection, vnic_id: str, now_ms: int) -> list[Confirmation]:
     """What each server that is to serve the vNIC's address says of it, by host."""
     rows = connection.execute(
         select(
@@ -238,6 +243,7 @@ def _confirmations(connection: Connection, vnic_id: str) -> list[Confirmation]:
             servers.c.state,
             servers.c.detail,
             hosts.c.unreachable_reason,
+            hosts.c.failed_ms,
             server_subnets.c.confirmed_revision,
             addresses.c.revision,
         )
@@ -259,14 +265,16 @@ def _confirmations(connection: Connection, vnic_id: str) -> list[Confirmation]:
         .where(vnics.c.id == vnic_id, servers.c.state != "stopping")
         .order_by(servers.c.host_id)
     )
-    return [_confirmation(row) for row in rows]
+    return [_confirmation(row, now_ms) for row in rows]
 
 
-def _confirmation(row: AnyRow) -> Confirmation:
+def _confirmation(row: AnyRow, now_ms: int) -> Confirmation:
     revision = row.confirmed_revision
     if row.state == "running" and revision is not None and revision >= row.revision:
         return Confirmation(host=row.host_id, state="confirmed", revision=revision, detail=None)
-    if row.state == "unreachable" or row.unreachable_reason is not None:
-        reason = row.unreachable_reason or row.detail
-        return Confirmation(host=row.host_id, state="unreachable", revision=revision, detail=reason)
+    if row.unreachable_reason is not None:
+        # The manager asks again because of this start; a failure of long ago says little about now.
+        lately = row.failed_ms is not None and now_ms - row.failed_ms < FAILURE_COUNTS_MS
+        state: ConfirmationState = "unreachable" if lately else "pending"
+        return Confirmation(host=row.host_id, state=state, revision=revision, detail=row.unreachable_reason)
     return Confirmation(host=row.host_id, state="pending", revision=revision, detail=row.detail)
