@@ -17,16 +17,19 @@ TAKEN: Answer = (204, {})
 
 
 class Receiver:
-    """`answer` decides by the event; `requests` are all that came and were signed rightly, in order, with the id of
-    the message; `taken` those events that were answered with success."""
+    """`answer` decides by the event, and for a batch by the first that is not taken; `requests` are all events that
+    came and were signed rightly, in order, with the id of the message; `taken` those that were answered with success;
+    `batches` how many came together."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.answer: Callable[[Event], Answer] = lambda _: TAKEN
         self.requests: list[tuple[str, Event]] = []
         self.taken: list[Event] = []
+        self.batches: list[int] = []
         self.headers: list[Mapping[str, str]] = []
         self.unsigned: list[str] = []
         self.secret = ""
+        self._lock = threading.Lock()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,12 +67,17 @@ class Receiver:
         except WebhookVerificationError as error:
             self.unsigned.append(str(error))
             return 401, {}
-        event = json.loads(body)
-        self.headers.append(headers)
-        self.requests.append((headers["webhook-id"], event))
-        answer = self.answer(event)
+        content = json.loads(body)
+        events = content if isinstance(content, list) else [content]
+        with self._lock:
+            self.headers.append(headers)
+            self.batches.append(len(events))
+            self.requests += [(headers["webhook-id"], event) for event in events]
+        answers = [self.answer(event) for event in events]
+        answer = next((each for each in answers if each[0] >= 300), answers[0])
         if answer[0] < 300:
-            self.taken.append(event)
+            with self._lock:
+                self.taken += events
         return answer
 
 

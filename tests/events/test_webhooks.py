@@ -4,102 +4,20 @@ import base64
 import ssl
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
-from events.receiver import TAKEN, Answer, Event, Receiver, unused_port
-from lab import wait_until
-from leasehold.config import Settings
-from leasehold.domain.values import Webhook
+from events.post import Post, failing, numbers, until
+from events.receiver import TAKEN, Answer, Receiver, unused_port
+from leasehold.domain.values import WebhookSpec
 from leasehold.errors import FieldInvalid, WebhookNotFound
-from leasehold.service import events, webhooks
-from leasehold.service.context import Context, open_context
+from leasehold.service import deliveries, events, webhooks
 from leasehold.worker import Worker
-
-PATIENCE_S = 20
-
-
-@dataclass
-class ShiftedClock:
-    """The real one, and what a test adds."""
-
-    ahead: timedelta = field(default_factory=timedelta)
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-
-@dataclass
-class Post:
-    """A worker that delivers, and events for it."""
-
-    ctx: Context
-    clock: ShiftedClock
-    worker: Worker | None = None
-
-    def start(self) -> None:
-        self.worker = Worker(self.ctx)
-        self.worker.start()
-
-    def stop(self) -> None:
-        if self.worker is not None:
-            self.worker.stop()
-            self.worker = None
-
-    def subscribe(self, receiver: Receiver, *types: str) -> Webhook:
-        webhook = webhooks.create(self.ctx, receiver.url, types)
-        receiver.secret = webhook.secret
-        return webhook
-
-    def tell(self, subject: str, *numbers: int, kind: str = "lease.assigned") -> None:
-        """Something happened, once for each number."""
-        with self.ctx.db.write() as connection:
-            for number in numbers:
-                events.emit(connection, self.ctx.now_ms(), kind, subject, {"number": number})
-        self.ctx.bell.ring()
-
-    def states(self, webhook: Webhook) -> list[str]:
-        """Of the webhook's deliveries, the oldest event first."""
-        return [each.state for each in reversed(webhooks.list_deliveries(self.ctx, webhook.id, limit=1000))]
-
-
-@pytest.fixture
-def post(tmp_path: Path) -> Iterator[Post]:
-    settings = Settings(
-        database_url=f"sqlite:///{tmp_path}/leasehold.sqlite",
-        webhook_allowed_networks="127.0.0.0/8",
-        webhook_timeout_s=2,
-    )
-    clock = ShiftedClock()
-    post = Post(open_context(settings, clock), clock)
-    yield post
-    post.stop()
-    post.ctx.db.dispose()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-        assert receiver.unsigned == []
-
-
-def until(fact: Callable[[], object], what: str) -> None:
-    wait_until(fact, PATIENCE_S, what)
-
-
-def numbers(taken: list[Event], subject: str | None = None) -> list[int]:
-    return [each["data"]["number"] for each in taken if subject in (None, each["subject"])]
-
-
-def failing(*subjects: str) -> Callable[[Event], Answer]:
-    return lambda event: (500, {}) if event["subject"] in subjects else TAKEN
-
 
 # ---- what arrives
 
@@ -130,7 +48,7 @@ def test_source_is_of_this_database(post: Post) -> None:
 
 
 def test_a_secret_is_32_octets(post: Post, receiver: Receiver) -> None:
-    secret = post.subscribe(receiver).secret
+    secret = post.subscribe(receiver).secrets[0]
     assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
 
 
@@ -217,11 +135,11 @@ def test_a_failed_event_is_sent_again_under_the_same_id(post: Post, receiver: Re
 
 
 def test_a_receiver_that_is_not_there_yet(post: Post, receiver: Receiver) -> None:
-    webhook = webhooks.create(post.ctx, f"http://127.0.0.1:{unused_port()}/")
+    webhook = webhooks.create(post.ctx, WebhookSpec(url=f"http://127.0.0.1:{unused_port()}/"))
     post.start()
     post.tell("a", 1)
     until(lambda: "waiting" in post.states(webhook), "the event waits")
-    (delivery,) = webhooks.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
     assert delivery.last_status is None
     assert "no connection to 127.0.0.1" in str(delivery.last_error)
 
@@ -242,7 +160,7 @@ def test_a_subject_waits_for_its_first_event(post: Post, receiver: Receiver) -> 
 
 def test_a_dead_endpoint_delays_no_other(post: Post, receiver: Receiver) -> None:
     for _ in range(3):
-        webhooks.create(post.ctx, f"http://127.0.0.1:{unused_port()}/")
+        webhooks.create(post.ctx, WebhookSpec(url=f"http://127.0.0.1:{unused_port()}/"))
     post.subscribe(receiver)
     post.start()
     post.tell("a", *range(50))
@@ -270,7 +188,7 @@ def test_an_endpoint_that_asks_for_time_gets_it(post: Post, receiver: Receiver, 
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = webhooks.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
     assert timedelta(seconds=2900) < delivery.due_at - post.clock() < timedelta(seconds=3001)
 
 
@@ -280,7 +198,7 @@ def test_no_endpoint_can_ask_for_days(post: Post, receiver: Receiver) -> None:
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = webhooks.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
     assert delivery.due_at - post.clock() <= timedelta(hours=1)
 
 
@@ -332,7 +250,7 @@ def test_redirects_are_not_followed(post: Post, receiver: Receiver, answer: Answ
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = webhooks.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
     assert (delivery.last_status, delivery.last_error) == (
         answer[0],
         f"HTTP status {answer[0]}: a redirect, which is not followed",
@@ -342,19 +260,19 @@ def test_redirects_are_not_followed(post: Post, receiver: Receiver, answer: Answ
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0", "0x7f000001"])
 def test_loopback_is_refused_unless_it_is_allowed(post: Post, receiver: Receiver, name: str) -> None:
     post.ctx = replace(post.ctx, settings=replace(post.ctx.settings, webhook_allowed_networks=""))
-    webhook = webhooks.create(post.ctx, f"http://{name}:{receiver.port}/")
+    webhook = webhooks.create(post.ctx, WebhookSpec(url=f"http://{name}:{receiver.port}/"))
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = webhooks.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
     assert "must not be sent to" in str(delivery.last_error)
     assert receiver.requests == []
     assert receiver.unsigned == []
 
 
 def test_a_name_is_sent_as_host(post: Post, receiver: Receiver) -> None:
-    webhook = webhooks.create(post.ctx, f"http://localhost:{receiver.port}/")
-    receiver.secret = webhook.secret
+    webhook = webhooks.create(post.ctx, WebhookSpec(url=f"http://localhost:{receiver.port}/"))
+    (receiver.secret,) = webhook.secrets
     post.ctx = replace(post.ctx, settings=replace(post.ctx.settings, webhook_allowed_networks="127.0.0.0/8, ::1/128"))
     post.start()
     post.tell("a", 1)
@@ -380,8 +298,8 @@ def test_a_certificate_must_be_for_the_name(
     allowed = replace(post.ctx.settings, webhook_allowed_networks="127.0.0.0/8, ::1/128")
     post.ctx = replace(post.ctx, settings=allowed)
     with Receiver(tls) as receiver:
-        webhook = webhooks.create(post.ctx, f"https://localhost:{receiver.port}/")
-        receiver.secret = webhook.secret
+        webhook = webhooks.create(post.ctx, WebhookSpec(url=f"https://localhost:{receiver.port}/"))
+        (receiver.secret,) = webhook.secrets
         post.start()
         post.tell("a", 1)
         until(lambda: post.states(webhook) == ["delivered" if arrives else "waiting"], "the event arrived, or not")
@@ -389,11 +307,11 @@ def test_a_certificate_must_be_for_the_name(
 
 
 def test_a_name_that_does_not_resolve(post: Post) -> None:
-    webhook = webhooks.create(post.ctx, "http://nowhere.invalid/")
+    webhook = webhooks.create(post.ctx, WebhookSpec(url="http://nowhere.invalid/"))
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = webhooks.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
     assert "nowhere.invalid cannot be resolved" in str(delivery.last_error)
 
 
@@ -420,7 +338,7 @@ def test_allowed_networks_that_are_none_stop_the_worker(post: Post) -> None:
 )
 def test_a_url_that_is_none_is_refused(post: Post, url: str) -> None:
     with pytest.raises(FieldInvalid, match="url"):
-        webhooks.create(post.ctx, url)
+        webhooks.create(post.ctx, WebhookSpec(url=url))
 
 
 def test_an_unknown_webhook_is_named(post: Post) -> None:

@@ -62,8 +62,14 @@ PATHS = {
     "/v1/vnics/{vnic_id}/start": {"post"},
     "/v1/vnics/{vnic_id}/stop": {"post"},
     "/v1/webhooks": {"get", "post"},
-    "/v1/webhooks/{webhook_id}": {"get", "delete"},
+    "/v1/webhooks/{webhook_id}": {"get", "patch", "delete"},
+    "/v1/webhooks/{webhook_id}/attempts": {"get"},
     "/v1/webhooks/{webhook_id}/deliveries": {"get"},
+    "/v1/webhooks/{webhook_id}/pause": {"post"},
+    "/v1/webhooks/{webhook_id}/replay": {"post"},
+    "/v1/webhooks/{webhook_id}/resume": {"post"},
+    "/v1/webhooks/{webhook_id}/rotate": {"post"},
+    "/v1/webhooks/{webhook_id}/test": {"post"},
 }
 
 

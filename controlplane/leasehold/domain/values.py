@@ -337,20 +337,64 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Webhook:
-    """A subscription. Empty `types` means every type."""
+class Batch:
+    """The most that a request carries: events, and octets where it is more than one event."""
+
+    events: int
+    octets: int = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookSpec:
+    """What a subscriber asks for. An event fits if it fits each of the lists; an empty list fits all.
+
+    `types` and `subjects` may have `*` in them; `networks` and `subnets` fit the events that name one of them.
+    `batch` None: one event a request, and not as a batch. `concurrency` is how many requests may be under way at once;
+    the events of one subject keep their order.
+    """
+
+    url: str
+    description: str = ""
+    types: tuple[str, ...] = ()
+    subjects: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    subnets: tuple[int, ...] = ()
+    batch: Batch | None = None
+    concurrency: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Webhook(WebhookSpec):
+    """A subscription. `secrets` sign its deliveries, the newest first; `state_reason` says why it is disabled;
+    `revision` rises with each change that whoever delivers must know of."""
 
     id: str
-    url: str
-    types: tuple[str, ...]
-    secret: str
+    secrets: tuple[str, ...]
+    old_secret_until: datetime | None
     state: Literal["active", "paused", "disabled"]
+    state_reason: str | None
+    revision: int
     created_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a webhook was told. `behind` counts the events that came after the last that it was told of, those that
+    it does not want included; `behind_s` is the age of the first of them, in seconds; `waiting` and `dead` count
+    deliveries that are to be repeated, and that were given up."""
+
+    webhook: str
+    state: Literal["active", "paused", "disabled"]
+    behind: int
+    behind_s: float
+    waiting: int
+    dead: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One event for one webhook."""
+    """One event for one webhook. Of what was delivered at once nothing is kept but that it was: its instants are when
+    the event was stored, and `duration_ms` is None."""
 
     webhook: str
     event: Event
@@ -358,8 +402,42 @@ class Delivery:
     attempts: int
     due_at: datetime
     first_due_at: datetime
+    last_at: datetime | None
     last_status: int | None
     last_error: str | None
+    last_duration_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One request to a webhook's endpoint, with `events` events from `first_position` to `last_position`."""
+
+    id: int
+    at: datetime
+    duration_ms: int
+    events: int
+    first_position: int
+    last_position: int
+    status: int | None
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What the endpoint said to a test event."""
+
+    delivered: bool
+    status: int | None
+    error: str | None
+    duration_ms: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """How many events are sent again. `more_after`: there are more behind this position."""
+
+    events: int
+    more_after: int | None
 
 
 @dataclass(frozen=True, kw_only=True)

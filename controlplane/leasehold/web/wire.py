@@ -72,7 +72,7 @@ def _parsed(kind: type[Value], parse: Callable[[str, str], Value]) -> PlainValid
     return PlainValidator(validate)
 
 
-def _matching(pattern: str, reason: str) -> tuple[AfterValidator, Any]:
+def matching(pattern: str, reason: str) -> tuple[AfterValidator, Any]:
     """A rule for strings, told to people by its reason and to programs by its pattern."""
     compiled = re.compile(pattern, re.ASCII)
 
@@ -117,24 +117,24 @@ def _digits(text: object) -> object:
     return text
 
 
-_id_rule, _id_schema = _matching(
+_id_rule, _id_schema = matching(
     _ID.pattern,
     "is no id. Use up to 128 letters, digits, and . _ : ~ -, the first a letter or digit",
 )
-_text_rule, _text_schema = _matching(
+_text_rule, _text_schema = matching(
     r"[^\x00-\x1f\x7f]{0,255}", "should be up to 255 characters, and no control characters"
 )
-_name_rule, _name_schema = _matching(
+_name_rule, _name_schema = matching(
     r"[^\x00-\x1f\x7f]{1,255}", "should be 1 to 255 characters, and no control characters"
 )
 _label = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_domain_rule, _domain_schema = _matching(
+_domain_rule, _domain_schema = matching(
     rf"(?=.{{1,253}}$){_label}(\.{_label})*", "is not a domain name, like example.com"
 )
-_interface_rule, _interface_schema = _matching(
+_interface_rule, _interface_schema = matching(
     r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", "is not the name of a network interface, like eth0"
 )
-_user_rule, _user_schema = _matching(
+_user_rule, _user_schema = matching(
     r"[^\x00-\x1f\x7f:]{0,255}", "should be up to 255 characters, and no colon or control characters"
 )
 

@@ -152,20 +152,72 @@ def upgrade() -> None:
         "webhooks",
         sa.Column("id", sa.String(), nullable=False),
         sa.Column("url", sa.String(), nullable=False),
-        sa.Column("types", sa.JSON(), nullable=False, comment="event types; empty: all"),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("types", sa.JSON(), nullable=False, comment="event types, also like lease.*; empty: all"),
+        sa.Column(
+            "subjects", sa.JSON(), nullable=False, comment="subjects, in which * stands for anything; empty: all"
+        ),
+        sa.Column("networks", sa.JSON(), nullable=False, comment="ids; empty: all"),
+        sa.Column("subnets", sa.JSON(), nullable=False, comment="ids; empty: all"),
+        sa.Column(
+            "batch_events",
+            sa.Integer(),
+            nullable=True,
+            comment="most events in a request; null: one a request, not as a batch",
+        ),
+        sa.Column(
+            "batch_octets",
+            sa.Integer(),
+            nullable=True,
+            comment="most octets in a request of more than one event",
+        ),
+        sa.Column("concurrency", sa.Integer(), nullable=False, comment="requests under way at once"),
         sa.Column("secret", sa.String(), nullable=False, comment="whsec_ and base64"),
+        sa.Column(
+            "old_secret", sa.String(), nullable=True, comment="the one before it, which signs as well for a while"
+        ),
+        sa.Column("old_secret_until_ms", sa.BigInteger(), nullable=True),
         sa.Column("state", sa.String(), nullable=False),
-        sa.Column("first_position", sa.BigInteger(), nullable=False, comment="the last event before it was subscribed"),
+        sa.Column("state_reason", sa.String(), nullable=True, comment="why it is disabled"),
+        sa.Column(
+            "revision",
+            sa.BigInteger(),
+            nullable=False,
+            comment="of the last change that whoever delivers must know of",
+        ),
+        sa.Column(
+            "first_position",
+            sa.BigInteger(),
+            nullable=False,
+            comment="events up to here were delivered only if a row in deliveries says so",
+        ),
         sa.Column(
             "position",
             sa.BigInteger(),
             nullable=False,
-            comment="events up to here were delivered, or have a row in deliveries, or are not of its types",
+            comment="events up to here were delivered, or have a row in deliveries, or are not wanted",
         ),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("state IN ('active', 'paused', 'disabled')", name=op.f("ck_webhooks_state")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhooks")),
     )
+    op.create_table(
+        "attempts",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("webhook_id", sa.String(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("duration_ms", sa.BigInteger(), nullable=False),
+        sa.Column("events", sa.Integer(), nullable=False, comment="how many the request had, of"),
+        sa.Column("first_position", sa.BigInteger(), nullable=False),
+        sa.Column("last_position", sa.BigInteger(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True, comment="HTTP status; null: no answer"),
+        sa.Column("error", sa.String(), nullable=True, comment="null: delivered"),
+        sa.ForeignKeyConstraint(
+            ["webhook_id"], ["webhooks.id"], name=op.f("fk_attempts_webhook_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
+    )
+    op.create_index("ix_attempts_webhook_id_id", "attempts", ["webhook_id", "id"], unique=False)
     op.create_table(
         "deliveries",
         sa.Column("webhook_id", sa.String(), nullable=False),
@@ -174,10 +226,12 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("due_ms", sa.BigInteger(), nullable=False),
         sa.Column("first_due_ms", sa.BigInteger(), nullable=False),
+        sa.Column("last_ms", sa.BigInteger(), nullable=True, comment="when the last attempt began"),
         sa.Column(
             "last_status", sa.Integer(), nullable=True, comment="HTTP status of the last attempt; null: no answer"
         ),
         sa.Column("last_error", sa.String(), nullable=True),
+        sa.Column("last_duration_ms", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["event_position"], ["events.position"], name=op.f("fk_deliveries_event_position")),
         sa.ForeignKeyConstraint(
             ["webhook_id"], ["webhooks.id"], name=op.f("fk_deliveries_webhook_id"), ondelete="CASCADE"
@@ -186,9 +240,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("webhook_id", "event_position", name=op.f("pk_deliveries")),
     )
     op.create_index(
-        "ix_deliveries_due",
+        "ix_deliveries_waiting",
         "deliveries",
-        ["webhook_id", "due_ms"],
+        ["webhook_id", "event_position"],
         unique=False,
         sqlite_where=sa.text("state = 'waiting'"),
         postgresql_where=sa.text("state = 'waiting'"),
