@@ -7,7 +7,7 @@ import time
 from leasehold.kea.commands import Commands
 from leasehold.kea.provider import KeaDhcpProvider
 from leasehold.kea.transport import Transport
-from leasehold.service import hosts, webhooks
+from leasehold.service import deliveries, hosts
 from leasehold.service.context import Context
 from leasehold.service.duties import Duties
 from leasehold.worker.deliver import Deliver
@@ -75,11 +75,11 @@ class Worker:
 
     def _share_duties(self) -> float:
         """Takes this process's part of what is to do, and lets the loops know."""
-        active, _ = webhooks.active(self._ctx)
+        active, _ = deliveries.active(self._ctx)
         wanted = {
             _MANAGE: [_ALL],
             _PUSH: [host.id for host in hosts.list_hosts(self._ctx)],
-            _DELIVER: [webhook.id for webhook in active],
+            _DELIVER: list(active),
         }
         try:
             changed = self._duties.share(wanted)

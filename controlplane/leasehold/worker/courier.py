@@ -17,6 +17,7 @@ from leasehold.errors import WebhookNotFound
 from leasehold.outbound.endpoint import NoAnswer, Response
 from leasehold.service import deliveries, webhooks
 from leasehold.service.context import Context
+from leasehold.service.counters import webhook_attempts, webhook_events, webhook_seconds
 from leasehold.service.deliveries import Backlog, Outcome, Parcel, State, Try
 from leasehold.store.database import DutyLost
 from leasehold.worker.loops import backoff_s
@@ -358,8 +359,12 @@ class Courier:
 
     def _note(self, attempt: Try, result: _Result) -> None:
         """What a request says about the endpoint."""
+        outcome = "delivered" if result.error is None else "unanswered" if result.status is None else "refused"
+        webhook_attempts.labels(self._id, outcome).inc()
+        webhook_seconds.observe(attempt.duration_ms / 1000)
         with self._lock:
             if result.error is None:
+                webhook_events.labels(self._id).inc(attempt.events)
                 was_down, self._failures = self._is_down, 0
                 self._delivered_try = attempt
             else:
