@@ -53,7 +53,7 @@ PATHS = {
     "/v1/tokens": {"get", "post"},
     "/v1/tokens/{token_id}": {"get", "delete"},
     "/v1/vnics": {"get"},
-    "/v1/vnics/{vnic_id}": {"get", "put", "delete"},
+    "/v1/vnics/{vnic_id}": {"get", "put", "patch", "delete"},
     "/v1/vnics/bulk": {"post"},
     "/v1/vnics/import": {"post"},
     "/v1/vnics/{vnic_id}/move": {"post"},

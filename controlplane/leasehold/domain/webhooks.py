@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from json.encoder import encode_basestring
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 from netaddr import IPAddress, IPNetwork
 
 from leasehold.domain.addresses import parse_cidr
+from leasehold.domain.event_types import EVENT_TYPES
 from leasehold.domain.values import WebhookSpec
 from leasehold.errors import FieldInvalid
 
@@ -134,6 +136,13 @@ def require_sound(spec: WebhookSpec) -> None:
         for pattern in patterns:
             if not re.fullmatch(rule, pattern, re.ASCII):
                 raise FieldInvalid(f"{field}: {pattern!r} is not {like}.", field=field, value=pattern)
+    for pattern in spec.types:
+        if not any(fnmatchcase(each, pattern) for each in EVENT_TYPES):
+            raise FieldInvalid(
+                f"types: no event is of type {pattern!r}. The types are {', '.join(EVENT_TYPES)}.",
+                field="types",
+                value=pattern,
+            )
     for field, value, most in (
         ("batch.events", spec.batch.events if spec.batch else 1, MOST_BATCH_EVENTS),
         ("batch.octets", spec.batch.octets if spec.batch else 1, MOST_BATCH_OCTETS),
