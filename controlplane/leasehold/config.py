@@ -23,6 +23,10 @@ class Settings:
     """Per cent of a MAC pool's size at which its free MACs count as few."""
     mac_pool_low_count: int = 10
     """Free MACs that count as few whatever the pool's size."""
+    subnet_low_percent: int = 10
+    """Per cent of a subnet's size at which its free addresses count as few."""
+    subnet_low_count: int = 3
+    """Free addresses that count as few whatever the subnet's size."""
     start_budget_s: float = 10
     """Seconds that `start` waits for confirmations before it answers 503."""
     manage_interval_s: float = 2

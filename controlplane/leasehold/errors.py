@@ -150,6 +150,12 @@ class HostNotFound(NotFound):
     code = "host-not-found"
 
 
+class ReservationNotFound(NotFound):
+    """No address of the subnet is held there. Facts: ip, subnet."""
+
+    code = "reservation-not-found"
+
+
 class VnicNotFound(NotFound):
     """No vNIC of this id."""
 
@@ -256,9 +262,16 @@ class AddressOutOfRange(Conflict):
 
 
 class SubnetExhausted(Conflict):
-    """Every address of the subnet's ranges is held, draining or cooling. Facts: subnet, held, draining, cooling."""
+    """Every address of the subnet's ranges is held, draining or cooling. Facts: subnet, held, draining, cooling,
+    next_free_at (null while all wait for servers), waiting_for (hosts)."""
 
     code = "subnet-exhausted"
+
+
+class SubnetRetiring(Conflict):
+    """The subnet was renumbered, and hands nothing out any more. Facts: subnet, successor."""
+
+    code = "subnet-retiring"
 
 
 class MacReserved(Conflict):

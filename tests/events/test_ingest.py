@@ -62,7 +62,8 @@ def report(ctx: Context, *lines: dict[str, Any], boot: str = BOOT, host: str = "
 
 
 def told(ctx: Context) -> list[Event]:
-    return events.list_events(ctx, limit=1000)
+    """But for the control plane's own word on reservations."""
+    return [each for each in events.list_events(ctx, limit=1000) if not each.type.startswith("reservation.")]
 
 
 def sequences(ctx: Context) -> list[object]:

@@ -10,10 +10,11 @@ from netaddr import IPAddress
 
 from kea.served import BLUE, BLUE_TWICE, GREEN
 from lab.host import Host as LabHost
+from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Host, HostNetwork
 from leasehold.errors import KeaRefused
 from leasehold.kea.commands import Commands
-from leasehold.kea.provider import KeaDhcpProvider
+from leasehold.kea.provider import KeaDhcpProvider, ReservationLog
 from leasehold.kea.transport import Answer, Transport
 
 
@@ -29,6 +30,16 @@ class Recorder(Transport):
         return self._real.command(host, command, arguments)
 
 
+class NoLog(ReservationLog):
+    """For tests of what is in the configuration: nothing is reserved."""
+
+    def add(self, subnet: int, mac: Mac, ip: IPAddress | None) -> IPAddress:
+        raise NotImplementedError
+
+    def remove(self, subnet: int, ip: IPAddress) -> None:
+        raise NotImplementedError
+
+
 @pytest.fixture
 def recorder(transport: Transport) -> Recorder:
     return Recorder(transport)
@@ -36,7 +47,7 @@ def recorder(transport: Transport) -> Recorder:
 
 @pytest.fixture
 def provider(recorder: Recorder) -> KeaDhcpProvider:
-    return KeaDhcpProvider(Commands(recorder))
+    return KeaDhcpProvider(Commands(recorder), NoLog())
 
 
 def test_a_network_is_served(provider: KeaDhcpProvider, commands: Commands, host: Host) -> None:
@@ -104,7 +115,7 @@ def test_what_another_process_set_is_written_but_not_set_again(
 ) -> None:
     provider.provide(host, [BLUE])
     recorder.names.clear()
-    KeaDhcpProvider(Commands(recorder)).provide(host, [BLUE])
+    KeaDhcpProvider(Commands(recorder), NoLog()).provide(host, [BLUE])
     assert recorder.names == ["config-get", "config-write"]
 
 

@@ -182,7 +182,15 @@ def test_a_draining_address_is_given_to_no_other_mac(ctx: Context) -> None:
     reservations.sweep(ctx)
     with pytest.raises(SubnetExhausted) as refusal:
         start(ctx, "b")
-    assert refusal.value.facts == {"subnet": subnet.id, "held": 0, "draining": 1, "cooling": 0}
+    assert refusal.value.facts == {
+        "subnet": subnet.id,
+        "held": 0,
+        "draining": 1,
+        "cooling": 0,
+        "next_free_at": None,
+        "waiting_for": ["one"],
+    }
+    assert "wait for one to confirm" in str(refusal.value)
 
 
 def test_a_vnic_with_another_mac_does_not_take_over_its_own_draining_address(ctx: Context) -> None:

@@ -90,6 +90,31 @@ def test_a_dry_run_of_a_subnet_makes_none(api: Api) -> None:
     assert (again.status_code, again.get_json()["subnet"]) == (409, overlapping)
 
 
+def test_a_device_has_a_reservation_until_it_is_removed(api: Api, subnet: int) -> None:
+    path = f"/v1/subnets/{subnet}/reservations"
+    dry = api.call("POST", f"{path}?dry_run=true", json={"mac": "02:00:00:00:00:77"})
+    assert (dry.status_code, dry.get_json()["ip"]) == (200, "192.0.2.2")
+    assert api.get(path).get_json()["items"] == []
+    made = api.post(path, mac="02:00:00:00:00:77", ip="192.0.2.77")
+    wanted = {"ip": "192.0.2.77", "mac": "02:00:00:00:00:77", "vnic": None}
+    assert (made.status_code, made.get_json(), made.headers["Location"]) == (201, wanted, f"{path}/192.0.2.77")
+    assert api.post(path, mac="02:00:00:00:00:77").status_code == 200
+    assert api.get(path).get_json()["items"] == [wanted]
+    other = api.post(path, mac="02:00:00:00:00:77", ip="192.0.2.78")
+    assert (other.status_code, other.get_json()["code"], other.get_json()["ip"]) == (409, "mac-reserved", "192.0.2.77")
+    assert api.delete(f"{path}/192.0.2.77?dry_run=true").status_code == 204
+    assert api.delete(f"{path}/192.0.2.77").status_code == 204
+    assert api.delete(f"{path}/192.0.2.77").get_json()["code"] == "reservation-not-found"
+    assert api.get(f"/v1/subnets/{subnet}").get_json()["usage"]["draining"] == 1
+
+
+def test_a_vnics_address_is_not_removed_as_a_devices(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/a", vm="vm", name="eth0", subnet=subnet)
+    api.post("/v1/vnics/a/start", wait="none")
+    answer = api.delete(f"/v1/subnets/{subnet}/reservations/192.0.2.2")
+    assert (answer.status_code, answer.get_json()["vnics"]) == (409, ["a"])
+
+
 def test_a_range_that_ends_before_it_begins_is_refused(api: Api) -> None:
     api.put("/v1/networks/blue")
     ranges = [{"from": "192.0.2.9", "to": "192.0.2.5"}]

@@ -3,11 +3,17 @@
 import json
 
 import pytest
-from netaddr import IPNetwork
+from netaddr import IPAddress, IPNetwork
 
+from lab.host import Host
+from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Subnet, SubnetSpec
 from leasehold.errors import NotConfirmed
+from leasehold.kea.commands import Commands
+from leasehold.kea.provider import KeaDhcpProvider
+from leasehold.kea.transport import Transport
 from leasehold.service import events, hosts, networks, subnets, vnics
+from leasehold.service.devices import ReservationLog
 from worker.site import Site
 
 
@@ -290,3 +296,29 @@ def test_events_tell_of_a_servers_life(site: Site) -> None:
         "server.stopped",
     ]
     assert {each.subject for each in told} == {"networks/blue/servers/host-a"}
+
+
+def test_what_a_provider_reserves_is_on_its_servers_also_on_one_that_comes_later(site: Site) -> None:
+    """The seed's interface, with no engine around it."""
+    first, second = site.add_host("host-a"), site.add_host("host-b")
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    provider = KeaDhcpProvider(Commands(Transport(site.ctx.settings)), ReservationLog(site.ctx))
+    named, other = Mac.parse("02:00:00:00:00:01"), Mac.parse("02:00:00:00:00:02")
+    ip = provider.add_reservation(subnet.id, named, IPAddress("192.0.2.77"))
+    chosen = provider.add_reservation(subnet.id, other)
+    assert ip == IPAddress("192.0.2.77")
+    both, one = {str(ip): str(named), str(chosen): str(other)}, {str(chosen): str(other)}
+    site.until(lambda: served(first, subnet.id) == both, "the server has both")
+    networks.put(site.ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    site.wait_for(host_a="running", host_b="running")
+    assert served(second, subnet.id) == both
+    provider.remove_reservation(subnet.id, ip)
+    site.until(lambda: served(first, subnet.id) == served(second, subnet.id) == one, "one is gone on both")
+
+
+def served(host: Host, subnet_id: int) -> dict[str, str]:
+    """MACs by the addresses that the host's hook has for them."""
+    answer = host.command("reservation-get-page", subnet_id=subnet_id, limit=100)
+    return {each["ip-address"]: each["hw-address"] for each in answer.get("arguments", {}).get("hosts", [])}

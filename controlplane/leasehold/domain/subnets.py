@@ -85,6 +85,11 @@ def assignable(spec: SubnetSpec, taken: Iterable[IPAddress] = ()) -> list[Extent
     return _joined(without(extents, holes))
 
 
+def within(extents: Iterable[Extent], offset: int) -> bool:
+    """Whether the offset is in one of the extents."""
+    return any(first <= offset <= last for first, last in extents)
+
+
 def without(extents: Iterable[Extent], holes: Iterable[Extent]) -> list[Extent]:
     """What of ascending extents is in none of the holes, ascending."""
     left = list(extents)

@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from netaddr import IPAddress
+
+from leasehold.domain.addresses import Mac
 from leasehold.domain.placement import Served
 from leasehold.domain.values import Host
 from leasehold.errors import KeaRefused
@@ -19,13 +22,32 @@ class IpamDhcpProvider(Protocol):
     def dont_provide(self, host: Host) -> None:
         """The same as to provide no network."""
 
+    def add_reservation(self, subnet: int, mac: Mac, ip: IPAddress | None = None) -> IPAddress:
+        """Reserves this address of the subnet for the MAC, or chooses a free one; returns it. Every host that provides
+        the subnet serves it, also one that begins to later."""
+
+    def remove_reservation(self, subnet: int, ip: IPAddress) -> None:
+        """Takes the reservation of the address back."""
+
+
+class ReservationLog(Protocol):
+    """Where reservations are written, from which they are pushed to the servers."""
+
+    def add(self, subnet: int, mac: Mac, ip: IPAddress | None) -> IPAddress:
+        """Writes that the MAC gets this address, or a free one; returns it."""
+
+    def remove(self, subnet: int, ip: IPAddress) -> None:
+        """Writes that nobody gets the address any more."""
+
 
 class KeaDhcpProvider:
-    """Writes what a host serves into the configuration of its Kea, which must have Leasehold's hook loaded."""
+    """Writes what a host serves into the configuration of its Kea, which must have Leasehold's hook loaded, and
+    reservations into the log that every server's hook follows: there is no other way for them to a server."""
 
-    def __init__(self, commands: Commands, still_asked: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, commands: Commands, log: ReservationLog, still_asked: Callable[[], None] = lambda: None) -> None:
         """`still_asked` raises when whoever asked has no say any more; it is called right before a change."""
         self._commands = commands
+        self._log = log
         self._still_asked = still_asked
         self._written: set[str] = set()
 
@@ -52,3 +74,11 @@ class KeaDhcpProvider:
     def dont_provide(self, host: Host) -> None:
         """See IpamDhcpProvider."""
         self.provide(host, [])
+
+    def add_reservation(self, subnet: int, mac: Mac, ip: IPAddress | None = None) -> IPAddress:
+        """See IpamDhcpProvider."""
+        return self._log.add(subnet, mac, ip)
+
+    def remove_reservation(self, subnet: int, ip: IPAddress) -> None:
+        """See IpamDhcpProvider."""
+        self._log.remove(subnet, ip)

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, String, column, func, ins
 
 from leasehold.domain.values import Event
 from leasehold.service.context import Context, from_ms, to_ms
+from leasehold.store.database import at_end
 from leasehold.store.tables import events, lineage
 
 # A reader that looks for what is rare goes through the history in windows, so many events in one call.
@@ -30,9 +31,13 @@ class NewEvent:
 
 
 def emit(connection: Connection, now_ms: int, kind: str, subject: str, data: Mapping[str, object]) -> None:
-    """Adds an event of the control plane's own, in the transaction of what it tells of."""
+    """Adds an event of the control plane's own at the end of the transaction of what it tells of."""
     event = NewEvent(id=str(uuid.uuid4()), type=kind, subject=subject, time_ms=now_ms, data=data)
-    append(connection, now_ms, [event])
+    at_end(connection, _append_own, event)
+
+
+def _append_own(connection: Connection, own: Sequence[NewEvent]) -> None:
+    append(connection, own[-1].time_ms, own)
 
 
 def append(connection: Connection, now_ms: int, new: Sequence[NewEvent]) -> None:

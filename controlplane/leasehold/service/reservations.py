@@ -4,14 +4,14 @@ Every change takes the next revision of its subnet and a row in the log, in the 
 """
 
 from netaddr import IPAddress
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, insert, or_, select, true, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import toggle
-from leasehold.domain.subnets import address_at, offset_of
+from leasehold.domain.subnets import address_at, offset_of, within
 from leasehold.domain.values import Reservation
-from leasehold.errors import AddressOutOfRange, AddressTaken, MacReserved, SubnetExhausted
-from leasehold.service import lineage, subnets
+from leasehold.errors import AddressOutOfRange, AddressTaken, MacReserved, SubnetRetiring
+from leasehold.service import events, exhaustion, lineage, subnets
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
@@ -41,35 +41,43 @@ def list_reservations(ctx: Context, subnet_id: int, *, limit: int, after: IPAddr
     return [Reservation(ip=address_at(spec, row.offset), mac=Mac(row.mac), vnic=row.vnic_id) for row in rows]
 
 
-def promise(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac, wanted: IPAddress | None) -> None:
-    """Makes sure that the vNIC holds an address of the subnet: the one that it has or had, else the one wanted, else
-    the one that has been free longest. Where a twin holds one for their MAC, they share that.
+def promise(
+    ctx: Context, connection: Connection, subnet_id: int, vnic_id: str | None, mac: Mac, wanted: IPAddress | None
+) -> None:
+    """Makes sure that the vNIC, or without one the device with this MAC, holds an address of the subnet: the one that
+    it has or had, else the one wanted, else the one that has been free longest. Where a twin holds one for their MAC,
+    they share that.
 
-    Raises SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
+    Raises SubnetRetiring, SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
     """
     subnet = subnets.require(connection, subnet_id, lock=True)
     spec = subnets.spec_of(subnet)
     own = connection.execute(
         select(addresses, _owed().label("owed"))
-        .where(addresses.c.subnet_id == subnet_id, addresses.c.vnic_id == vnic_id)
+        .where(
+            addresses.c.subnet_id == subnet_id,
+            addresses.c.vnic_id == vnic_id,
+            true() if vnic_id is not None else addresses.c.mac == mac.value,
+        )
         # Of several that it had it gets the last one back.
         .order_by(addresses.c.state != "held", addresses.c.revision.desc())
-        # Or else what cools could be free before it is held again.
-        .with_for_update(of=addresses)
     ).all()
     # A server may still serve a draining address to the MAC that it was promised to, and so to no other.
     mine = [row for row in own if row.mac == mac.value or (row.state != "held" and not row.owed)]
+    if any(row.state != "held" for row in mine):
+        mine = [row for row in mine if row.state == "held" or subnets.hands_out(connection, subnet, row.offset)]
     kept = next((row for row in mine if wanted is None or address_at(spec, row.offset) == wanted), None)
     if kept is not None and kept.state == "held":
         return
     lineage.refuse_while_recovering(connection, subnet)
+    _refuse_retiring(subnet)
     for row in own:
         if row.state == "held":
-            _withdraw(connection, subnet, row)
+            let_go(ctx, connection, subnet, row)
             subnet = subnets.require(connection, subnet_id)
     if _has_twins_reservation(connection, subnet, vnic_id, mac, wanted):
         return
-    offset = _take(connection, subnet, wanted) if kept is None else kept.offset
+    offset = _take(ctx, connection, subnet, wanted) if kept is None else kept.offset
     revision = _log(connection, subnet, mac, offset, held=True)
     values = {"state": "held", "mac": mac.value, "vnic_id": vnic_id, "revision": revision, "free_at_ms": None}
     if kept is None:
@@ -78,6 +86,7 @@ def promise(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac, want
         connection.execute(
             update(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset == offset).values(**values)
         )
+    _tell(ctx, connection, "reservation.added", subnet, offset, mac, vnic_id)
 
 
 def must_wait(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac) -> bool:
@@ -96,7 +105,7 @@ def must_wait(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac) ->
     return last is not None and last.mac != mac.value and bool(last.owed) and not last.held_up
 
 
-def withdraw(connection: Connection, vnic_id: str) -> None:
+def withdraw(ctx: Context, connection: Connection, vnic_id: str) -> None:
     """Lets the addresses that the vNIC holds drain, but for one that a twin runs on, which is the twin's from then on.
     They stay its own until they are free."""
     held = connection.execute(
@@ -119,7 +128,7 @@ def withdraw(connection: Connection, vnic_id: str) -> None:
             .limit(1)
         ).scalar_one_or_none()
         if heir is None:
-            _withdraw(connection, subnet, row)
+            let_go(ctx, connection, subnet, row)
         else:
             connection.execute(
                 update(addresses)
@@ -128,7 +137,7 @@ def withdraw(connection: Connection, vnic_id: str) -> None:
             )
 
 
-def are_twins(one: ColumnElement[str], other: str) -> ColumnElement[bool]:
+def are_twins(one: ColumnElement[str], other: str | None) -> ColumnElement[bool]:
     """True where the vNIC in a column is a twin of the other."""
     return (
         select(twins.c.vnic_id)
@@ -145,45 +154,46 @@ def are_twins(one: ColumnElement[str], other: str) -> ColumnElement[bool]:
 def sweep(ctx: Context) -> int:
     """Moves released addresses on: draining ones whose withdrawal every server has confirmed begin to cool, and cooling
     ones whose time has come are free. Returns how many moved."""
+    movable = or_(
+        and_(addresses.c.state == "draining", ~_owed()),
+        and_(addresses.c.state == "cooling", addresses.c.free_at_ms <= ctx.now_ms()),
+    )
+    with ctx.db.read() as connection:
+        unsettled = connection.execute(select(addresses.c.subnet_id).where(movable).distinct()).scalars().all()
+    moved = sum(_sweep(ctx, subnet_id) for subnet_id in sorted(unsettled))
+    if moved:
+        ctx.bell.ring()
+    return moved
+
+
+def _sweep(ctx: Context, subnet_id: int) -> int:
+    """What `sweep` does, for one subnet. Its row is locked first, as by whoever promises its addresses or changes its
+    ranges."""
     now_ms = ctx.now_ms()
     free_at_ms = now_ms + round(ctx.settings.cool_down_s * 1000)
+    own = addresses.c.subnet_id == subnet_id
     with ctx.db.write() as connection:
-        # What another process is about to move is left to it.
-        drained = connection.execute(
-            select(addresses.c.subnet_id, addresses.c.offset)
-            .where(addresses.c.state == "draining", ~_owed())
-            .order_by(addresses.c.subnet_id, addresses.c.offset)
-            .limit(_SWEEP_BATCH)
-            .with_for_update(of=addresses, skip_locked=True)
-        ).all()
-        moved_by_subnet: dict[int, list[int]] = {}
-        for subnet_id, offset in drained:
-            moved_by_subnet.setdefault(subnet_id, []).append(offset)
-        for subnet_id, offsets in moved_by_subnet.items():
+        subnet = connection.execute(
+            select(subnets_table).where(subnets_table.c.id == subnet_id).with_for_update()
+        ).one_or_none()
+        if subnet is None:
+            return 0
+        moved = connection.execute(
+            update(addresses)
+            .where(own, addresses.c.state == "draining", ~_owed())
+            .values(state="cooling", free_at_ms=free_at_ms)
+        ).rowcount
+        is_due = own & (addresses.c.state == "cooling") & (addresses.c.free_at_ms <= now_ms)
+        due = list(
             connection.execute(
-                update(addresses)
-                .where(addresses.c.subnet_id == subnet_id, addresses.c.offset.in_(offsets))
-                .values(state="cooling", free_at_ms=free_at_ms)
-            )
-        due = connection.execute(
-            select(addresses.c.subnet_id, addresses.c.offset, subnets_table.c.space_id)
-            .join(subnets_table, subnets_table.c.id == addresses.c.subnet_id)
-            .where(addresses.c.state == "cooling", addresses.c.free_at_ms <= now_ms)
-            .order_by(addresses.c.subnet_id, addresses.c.offset)
-            .limit(_SWEEP_BATCH)
-            .with_for_update(of=addresses, skip_locked=True)
-        ).all()
-        by_subnet: dict[tuple[int, int], list[int]] = {}
-        for row in due:
-            by_subnet.setdefault((row.subnet_id, row.space_id), []).append(row.offset)
-        for (subnet_id, space_id), offsets in by_subnet.items():
-            connection.execute(
-                delete(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset.in_(offsets))
-            )
-            extents.give_back(connection, space_id, offsets)
-    if drained or due:
-        ctx.bell.ring()
-    return len(drained) + len(due)
+                select(addresses.c.offset).where(is_due).order_by(addresses.c.offset).limit(_SWEEP_BATCH)
+            ).scalars()
+        )
+        if due:
+            connection.execute(delete(addresses).where(own, addresses.c.offset.in_(due)))
+            ranges = subnets.handed_out(connection, subnet)
+            extents.give_back(connection, subnet.space_id, [each for each in due if within(ranges, each)])
+    return int(moved) + len(due)
 
 
 def _owed() -> ColumnElement[bool]:
@@ -207,13 +217,33 @@ def _owing() -> Select[str]:
     )
 
 
-def _withdraw(connection: Connection, subnet: AnyRow, row: AnyRow) -> None:
+def let_go(ctx: Context, connection: Connection, subnet: AnyRow, row: AnyRow) -> None:
+    """Lets the held address of this row drain. The subnet's row is locked."""
     revision = _log(connection, subnet, Mac(row.mac), row.offset, held=False)
     connection.execute(
         update(addresses)
         .where(addresses.c.subnet_id == row.subnet_id, addresses.c.offset == row.offset)
         .values(state="draining", revision=revision)
     )
+    _tell(ctx, connection, "reservation.removed", subnet, row.offset, Mac(row.mac), row.vnic_id)
+
+
+def _tell(
+    ctx: Context, connection: Connection, event: str, subnet: AnyRow, offset: int, mac: Mac, vnic_id: str | None
+) -> None:
+    ip = str(subnets.address_of(subnet, offset))
+    data = {"subnet": subnet.id, "network": subnet.network_id, "ip": ip, "mac": str(mac), "vnic": vnic_id}
+    events.emit(connection, ctx.now_ms(), event, f"subnets/{subnet.id}/addresses/{ip}", data)
+
+
+def _refuse_retiring(subnet: AnyRow) -> None:
+    if subnet.successor_id is not None:
+        raise SubnetRetiring(
+            f"Subnet {subnet.id} ({subnet.cidr}) was renumbered to subnet {subnet.successor_id}, and hands nothing out "
+            f"any more. Name {subnet.successor_id} instead.",
+            subnet=subnet.id,
+            successor=subnet.successor_id,
+        )
 
 
 def _log(connection: Connection, subnet: AnyRow, mac: Mac, offset: int, *, held: bool) -> int:
@@ -233,15 +263,17 @@ def _log(connection: Connection, subnet: AnyRow, mac: Mac, offset: int, *, held:
     return revision
 
 
-def _take(connection: Connection, subnet: AnyRow, wanted: IPAddress | None) -> int:
+def _take(ctx: Context, connection: Connection, subnet: AnyRow, wanted: IPAddress | None) -> int:
     spec = subnets.spec_of(subnet)
     if wanted is None:
         taken = extents.take_any(connection, subnet.space_id)
         if not taken:
-            raise _exhausted(connection, subnet)
+            raise exhaustion.exhausted(ctx, connection, subnet, _owing(), _owed())
+        exhaustion.warn(ctx, connection, subnet, by=1)
         return taken[0]
     offset = offset_of(spec, wanted)
     if extents.take(connection, subnet.space_id, offset):
+        exhaustion.warn(ctx, connection, subnet, by=1)
         return offset
     row = connection.execute(
         select(addresses).where(addresses.c.subnet_id == subnet.id, addresses.c.offset == offset)
@@ -254,7 +286,7 @@ def _take(connection: Connection, subnet: AnyRow, wanted: IPAddress | None) -> i
             subnet=subnet.id,
         )
     raise AddressTaken(
-        f"{wanted} on subnet {subnet.id} ({spec.cidr}) is {row.state} for vNIC {row.vnic_id}. "
+        f"{wanted} on subnet {subnet.id} ({spec.cidr}) is {row.state} for {subnets.holder_of(row)}. "
         "Ask for another, or for none to get the next free one.",
         ip=str(wanted),
         subnet=subnet.id,
@@ -263,26 +295,8 @@ def _take(connection: Connection, subnet: AnyRow, wanted: IPAddress | None) -> i
     )
 
 
-def _exhausted(connection: Connection, subnet: AnyRow) -> SubnetExhausted:
-    counts: dict[str, int] = dict.fromkeys(("held", "draining", "cooling"), 0)
-    counts.update(
-        connection.execute(
-            select(addresses.c.state, func.count())
-            .where(addresses.c.subnet_id == subnet.id)
-            .group_by(addresses.c.state)
-        ).all()
-    )
-    return SubnetExhausted(
-        f"Subnet {subnet.id} ({subnet.cidr}) has no free address: {counts['held']} are held, "
-        f"{counts['draining']} draining and {counts['cooling']} cooling. "
-        "Stop vNICs that are not needed, or widen its ranges.",
-        subnet=subnet.id,
-        **counts,
-    )
-
-
 def _has_twins_reservation(
-    connection: Connection, subnet: AnyRow, vnic_id: str, mac: Mac, wanted: IPAddress | None
+    connection: Connection, subnet: AnyRow, vnic_id: str | None, mac: Mac, wanted: IPAddress | None
 ) -> bool:
     """True if a twin of the vNIC holds an address for their MAC. Raises MacReserved if it is another than the wanted
     one, or if one that is no twin holds an address for it."""
@@ -295,7 +309,7 @@ def _has_twins_reservation(
             addresses.c.subnet_id == subnet.id,
             addresses.c.mac == mac.value,
             addresses.c.state == "held",
-            addresses.c.vnic_id != vnic_id,
+            addresses.c.vnic_id.is_distinct_from(vnic_id),
         )
     ).one_or_none()
     if holder is None:
@@ -303,12 +317,13 @@ def _has_twins_reservation(
     ip = subnets.address_of(subnet, holder.offset)
     if holder.twin and wanted in (None, ip):
         return True
+    who = "A device" if holder.vnic_id is None else f"vNIC {holder.vnic_id} of VM {holder.vm}"
     raise MacReserved(
-        f"vNIC {holder.vnic_id} of VM {holder.vm} already has the reservation of {ip} for {mac} on subnet {subnet.id}. "
+        f"{who} already has the reservation of {ip} for {mac} on subnet {subnet.id}. "
         + (
             f"Twins share it: ask for {ip}, or for none."
             if holder.twin
-            else "Stop it first, give one of the two another MAC, or make them twins to share it."
+            else "Stop or remove it first, give one of the two another MAC, or make them twins to share it."
         ),
         mac=str(mac),
         subnet=subnet.id,

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, true
 from leasehold.domain.addresses import AddressRange, Mac, MacRange
 from leasehold.domain.options import Route, parse_option
 from leasehold.domain.replication import EMPTY_DIGEST
-from leasehold.domain.subnets import Extent, assignable, check, offset_of, overlap
+from leasehold.domain.subnets import Extent, assignable, check, offset_of, overlap, within
 from leasehold.domain.values import Subnet, SubnetSpec, SubnetUsage
 from leasehold.errors import AddressTaken, InUse, SubnetNotFound, SubnetOverlap
 from leasehold.service import networks
@@ -175,6 +175,11 @@ def handed_out(connection: Connection, row: AnyRow) -> list[Extent]:
     return assignable(spec_of(row), addresses_of_hosts(connection, row.network_id))
 
 
+def hands_out(connection: Connection, row: AnyRow, offset: int) -> bool:
+    """Whether the subnet of this row hands the offset out."""
+    return within(handed_out(connection, row), offset)
+
+
 def keep_from_vnics(connection: Connection, network_id: str, address: IPAddress) -> None:
     """Takes a host's own address out of what the network's subnets hand out. Raises AddressTaken."""
     for row, offset in _subnets_around(connection, network_id, address):
@@ -278,7 +283,7 @@ def _subnets_around(connection: Connection, network_id: str, address: IPAddress)
 
 def _hands_out(row: AnyRow, offset: int) -> bool:
     """Whether the subnet would hand this offset out, if it were no host's own."""
-    return any(first <= offset <= last for first, last in assignable(spec_of(row)))
+    return within(assignable(spec_of(row)), offset)
 
 
 def _subnets(connection: Connection, condition: Any, limit: int | None) -> list[Subnet]:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -31,6 +31,9 @@ _BUSY_TIMEOUT_MS = 10_000
 _STALLED_MS = 10_000
 _POOL = 16
 _WRITES = "leasehold_writes"
+_LAST = "leasehold_last"
+
+Finish = Callable[[Connection, list[Any]], None]
 
 
 class Violation(Exception):
@@ -80,11 +83,15 @@ class Database:
             self._writer if self.is_sqlite else nullcontext(),
             self.engine.connect() as connection,
         ):
-            connection = connection.execution_options(**{_WRITES: True})
+            last: dict[Finish, list[Any]] = {}
+            connection = connection.execution_options(**{_WRITES: True, _LAST: last})
             with connection.begin() as transaction:
                 yield connection
                 if dry_run:
                     transaction.rollback()
+                else:
+                    for finish, items in last.items():
+                        finish(connection, items)
 
     def fenced(self, duty: str, term: int) -> "Database":
         """The same database for whoever has a duty: see FencedDatabase."""
@@ -126,6 +133,12 @@ class FencedDatabase(Database):
         present = connection.execute(term.with_for_update(read=True) if lock else term).scalar_one_or_none()
         if present != self._term:
             raise DutyLost(f"{self._duty}: term {self._term} is over, it is {present} now")
+
+
+def at_end(connection: Connection, finish: Finish, item: object) -> None:
+    """Calls `finish` when all else of a `write` is done, once with all its items, and never for what is undone. For
+    what other transactions queue on: whoever holds that must not wait for anything else."""
+    connection.get_execution_options()[_LAST].setdefault(finish, []).append(item)
 
 
 def lock(connection: Connection, key: int, *, shared: bool) -> None:

@@ -11,8 +11,23 @@ from leasehold.domain.addresses import AddressRange, parse_ip
 from leasehold.domain.options import DhcpOption, OptionType, Route, parse_option
 from leasehold.domain.subnets import LEAST_MTU, MAX_LEASE_TIME_S, MOST_MTU
 from leasehold.domain.values import Reservation, Subnet, SubnetSpec
-from leasehold.errors import InUse, NetworkNotFound, RangeInvalid, SubnetInvalid, SubnetNotFound, SubnetOverlap
-from leasehold.service import reservations, subnets
+from leasehold.errors import (
+    AddressOutOfRange,
+    AddressTaken,
+    InUse,
+    MacNotUnicast,
+    MacReserved,
+    NetworkNotFound,
+    RangeInvalid,
+    ReservationNotFound,
+    SubnetExhausted,
+    SubnetInvalid,
+    SubnetNotFound,
+    SubnetOverlap,
+    SubnetRecovering,
+    SubnetRetiring,
+)
+from leasehold.service import devices, reservations, subnets
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, WRITERS, Reply, Routes
 from leasehold.web.wire import (
@@ -202,6 +217,13 @@ class ReservationOut(Out):
     vnic: str | None
 
 
+class ReservationIn(In):
+    """A device that is no vNIC, and the address that it gets: this one, or any."""
+
+    mac: MacText
+    ip: IpText | None = None
+
+
 class ReservationPage(PageOut[ReservationOut]):
     """Part of the list of reservations."""
 
@@ -253,3 +275,39 @@ def list_reservations(ctx: Context, subnet_id: SubnetId, query: PageQuery) -> Pa
     return _reservations.page(
         query, lambda limit, after: reservations.list_reservations(ctx, subnet_id, limit=limit, after=after)
     )
+
+
+@routes.on(
+    "POST",
+    "/subnets/<subnet_id>/reservations",
+    roles=WRITERS,
+    answer=ReservationOut,
+    statuses=(201, 200),
+    errors=[
+        SubnetNotFound,
+        MacNotUnicast,
+        SubnetRetiring,
+        SubnetExhausted,
+        AddressOutOfRange,
+        AddressTaken,
+        MacReserved,
+        SubnetRecovering,
+    ],
+)
+def add_reservation(ctx: Context, subnet_id: SubnetId, query: WriteQuery, body: ReservationIn) -> Reply[Reservation]:
+    """Reserves an address for a device that is no vNIC. A repeated call answers 200 with what it has."""
+    reservation, created = devices.add(ctx, subnet_id, body.mac, body.ip, dry_run=query.dry_run)
+    return Reply.put(
+        reservation, created and not query.dry_run, f"/v1/subnets/{subnet_id}/reservations/{reservation.ip}"
+    )
+
+
+@routes.on(
+    "DELETE",
+    "/subnets/<subnet_id>/reservations/<ip>",
+    roles=WRITERS,
+    errors=[SubnetNotFound, ReservationNotFound, InUse],
+)
+def remove_reservation(ctx: Context, subnet_id: SubnetId, ip: IpText, query: WriteQuery) -> None:
+    """Takes a device's reservation back: the address drains, cools, and is free then. vNICs are stopped instead."""
+    devices.remove(ctx, subnet_id, ip, dry_run=query.dry_run)

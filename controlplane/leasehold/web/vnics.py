@@ -25,6 +25,7 @@ from leasehold.errors import (
     SubnetExhausted,
     SubnetNotFound,
     SubnetRecovering,
+    SubnetRetiring,
     VnicNotFound,
     WouldDuplicate,
 )
@@ -225,7 +226,7 @@ class StartedOut(Out):
 
 
 _FITTING = (ScopeNotFound, NetworkNotFound, SubnetNotFound, MacNotUnicast, MacTaken, MacPoolExhausted, WouldDuplicate)
-_PROMISING = (SubnetExhausted, MacReserved, SubnetRecovering, NotConfirmed, NoServer)
+_PROMISING = (SubnetExhausted, SubnetRetiring, MacReserved, SubnetRecovering, NotConfirmed, NoServer)
 
 
 @routes.on("PUT", "/vnics/<vnic_id>", roles=WRITERS, answer=VnicOut, statuses=(200, 201), errors=[*_FITTING, InUse])

@@ -9,6 +9,7 @@ from leasehold.kea.provider import KeaDhcpProvider
 from leasehold.kea.transport import Transport
 from leasehold.service import deliveries, hosts
 from leasehold.service.context import Context
+from leasehold.service.devices import ReservationLog
 from leasehold.service.duties import Duties
 from leasehold.worker.deliver import Deliver
 from leasehold.worker.loops import Loop
@@ -99,7 +100,8 @@ class Worker:
             manager.join(time.monotonic())
         if self._manager is None and ctx is not None:
             commands = self._commands
-            manager = Manager(ctx, commands, KeaDhcpProvider(commands, ctx.db.require_duty))
+            provider = KeaDhcpProvider(commands, ReservationLog(ctx), ctx.db.require_duty)
+            manager = Manager(ctx, commands, provider)
             self._manager = ctx, manager
             manager.start()
 

@@ -133,7 +133,7 @@ def delete_vnic(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> None:
 def delete_in(ctx: Context, connection: Connection, row: AnyRow) -> None:
     """What `delete_vnic` does, in a transaction of `writing` that has locked the vNIC."""
     # While its twins are known as such: one of them may take the address over.
-    reservations.withdraw(connection, row.id)
+    reservations.withdraw(ctx, connection, row.id)
     macs.release(ctx, connection, Mac(row.mac), row.id)
     connection.execute(delete(vnics).where(vnics.c.id == row.id))
 
@@ -181,7 +181,7 @@ def put_in(
     for target in altered:
         row = target.row
         if row is not None and row.running and target.changes.keys() & _COLUMN.values():
-            _follow(connection, row, target)
+            _follow(ctx, connection, row, target)
         if row is not None and "mac" in target.changes:
             macs.release(ctx, connection, Mac(row.mac), row.id)
     # Only now does the database show all who have a MAC.
@@ -343,17 +343,17 @@ def _write(connection: Connection, targets: Sequence[_Target], altered: Sequence
         )
 
 
-def _follow(connection: Connection, row: AnyRow, target: _Target) -> None:
+def _follow(ctx: Context, connection: Connection, row: AnyRow, target: _Target) -> None:
     """Releases the address of a vNIC that runs, and reserves one where it is now, or for the MAC that it has now.
 
     With another MAC on the same subnet it keeps its address, but not before every server has confirmed that it no
     longer serves it to the old MAC: until then it has none, and `starting.settle` goes on with it.
     """
-    reservations.withdraw(connection, row.id)
+    reservations.withdraw(ctx, connection, row.id)
     if target.subnet is None or not networks.require(connection, str(target.network)).ipam_enabled:
         return
     if not reservations.must_wait(connection, target.subnet, row.id, target.mac):
-        reservations.promise(connection, target.subnet, row.id, target.mac, None)
+        reservations.promise(ctx, connection, target.subnet, row.id, target.mac, None)
 
 
 def _network_of(connection: Connection, network: str | None, subnet: int | None) -> str | None:

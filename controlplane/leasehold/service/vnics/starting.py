@@ -38,17 +38,17 @@ def start(
     Raises VnicNotFound, NoIpamService, SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
     """
     with ctx.db.write(dry_run=dry_run) as connection:
-        started = _started(connection, start_in(connection, rows.require(connection, vnic_id), ip))
+        started = _started(connection, start_in(ctx, connection, rows.require(connection, vnic_id), ip))
     if dry_run:
         return started
     ctx.bell.ring()
     return _await_confirmation(ctx, started, wait)
 
 
-def start_in(connection: Connection, row: AnyRow, ip: IPAddress | None = None) -> Vnic:
+def start_in(ctx: Context, connection: Connection, row: AnyRow, ip: IPAddress | None = None) -> Vnic:
     """What `start` does, in a transaction that has locked the vNIC; without the waiting."""
     if has_ipam(connection, row.network_id, row.subnet_id):
-        reservations.promise(connection, row.subnet_id, row.id, Mac(row.mac), ip)
+        reservations.promise(ctx, connection, row.subnet_id, row.id, Mac(row.mac), ip)
     elif ip is not None:
         why = "is on no subnet" if row.subnet_id is None else f"is on network {row.network_id}, where IPAM is off"
         raise NoIpamService(
@@ -66,15 +66,15 @@ def stop(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> Vnic:
     """Withdraws the vNIC's address, which drains, cools, and then is free; the MAC stays. Raises VnicNotFound."""
     with ctx.db.write(dry_run=dry_run) as connection:
         rows.require(connection, vnic_id)
-        stop_in(connection, vnic_id)
+        stop_in(ctx, connection, vnic_id)
         vnic = rows.known(connection, vnic_id)
     ctx.bell.ring()
     return vnic
 
 
-def stop_in(connection: Connection, vnic_id: str) -> None:
+def stop_in(ctx: Context, connection: Connection, vnic_id: str) -> None:
     """What `stop` does, in a transaction that has locked the vNIC."""
-    reservations.withdraw(connection, vnic_id)
+    reservations.withdraw(ctx, connection, vnic_id)
     connection.execute(update(vnics).where(vnics.c.id == vnic_id).values(running=False))
 
 
@@ -123,7 +123,7 @@ def _settle(ctx: Context, vnic_id: str) -> bool:
             row = rows.find(connection, vnic_id, lock=True)
             if row is None or not _may_settle(connection, row):
                 return False
-            reservations.promise(connection, row.subnet_id, row.id, Mac(row.mac), None)
+            reservations.promise(ctx, connection, row.subnet_id, row.id, Mac(row.mac), None)
     except (SubnetExhausted, SubnetRecovering) as error:
         log.warning("vNIC %s runs with another MAC, and waits for an address: %s", vnic_id, error)
         return False
