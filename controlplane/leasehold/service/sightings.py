@@ -148,7 +148,8 @@ def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting)
     }
     if health == "up" and row.health == "down":
         values["returned_ms"] = now_ms
-    if health == "down" and row.health != "down":
+    # One that never answered is on its way up for the first time.
+    if health == "down" and row.health != "down" and row.answered_ms is not None:
         calm_ms = ctx.settings.host_calm_s * 1000
         was_calm = row.returned_ms is None or now_ms - row.returned_ms >= calm_ms
         values["falls"] = 1 if was_calm else row.falls + 1
