@@ -137,7 +137,7 @@ def test_a_pool_that_somebody_put_into_our_subnet_goes() -> None:
 def test_an_interface_is_added_and_noted_as_ours() -> None:
     rendered = render(ADMINISTRATORS, [BLUE])
     assert rendered["interfaces-config"]["interfaces"] == ["eth9", "eth-blue"]
-    assert rendered["user-context"]["leasehold"] == {"interfaces": ["eth-blue"]}
+    assert rendered["user-context"]["leasehold"]["interfaces"] == ["eth-blue"]
 
 
 def test_an_interface_of_the_administrators_stays_theirs() -> None:
@@ -145,17 +145,27 @@ def test_an_interface_of_the_administrators_stays_theirs() -> None:
         running = {**ADMINISTRATORS, "interfaces-config": {"interfaces": [listed]}}
         rendered = render(running, [BLUE])
         assert rendered["interfaces-config"]["interfaces"] == [listed]
-        assert rendered["user-context"] == ADMINISTRATORS["user-context"]
+        assert "interfaces" not in rendered["user-context"]["leasehold"]
 
 
 def test_the_interface_of_a_network_that_is_not_served_any_more_goes() -> None:
     both = render(ADMINISTRATORS, [BLUE, GREEN])
     rendered = render(both, [GREEN])
     assert rendered["interfaces-config"]["interfaces"] == ["eth9", "eth-green"]
-    assert rendered["user-context"]["leasehold"] == {"interfaces": ["eth-green"]}
+    assert rendered["user-context"]["leasehold"]["interfaces"] == ["eth-green"]
+
+
+def test_an_interface_that_is_down_is_tried_again_unless_the_administrator_says_how_often() -> None:
+    rendered = render(ADMINISTRATORS, [BLUE])
+    assert rendered["interfaces-config"]["service-sockets-max-retries"] > 0
+    assert render(rendered, [BLUE]) == rendered
+    assert render(rendered, []) == ADMINISTRATORS
+    theirs = {**ADMINISTRATORS, "interfaces-config": {"interfaces": ["eth9"], "service-sockets-max-retries": 3}}
+    assert render(theirs, [BLUE])["interfaces-config"]["service-sockets-max-retries"] == 3
+    assert render(render(theirs, [BLUE]), []) == theirs
 
 
 def test_a_configuration_without_anything() -> None:
     rendered = render({}, [BLUE])
-    assert rendered["interfaces-config"] == {"interfaces": ["eth-blue"]}
+    assert rendered["interfaces-config"]["interfaces"] == ["eth-blue"]
     assert render(rendered, [])["subnet4"] == []

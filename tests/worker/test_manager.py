@@ -35,6 +35,22 @@ def test_a_network_with_a_subnet_is_served(site: Site) -> None:
     assert host.status()["managed-subnets"] == [subnet.id]
 
 
+def test_a_network_whose_link_was_down_when_kea_was_configured_is_served_once_it_is_up(site: Site) -> None:
+    host = site.add_host("host-a")
+    host.cut("blue")
+    # The kernel tells of a lost link within a second (Documentation/networking/operstates.rst).
+    site.until(lambda: "LOWER_UP" not in host.namespace.ip("link", "show", "eth-blue"), "the lost link")
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    started = site.started(1)
+    guest = site.lab.vm("guest", "blue", str(started.mac))
+    host.mend("blue")
+    lease = guest.dhcp()
+    assert lease is not None
+    assert lease.address == str(started.ip)
+
+
 def test_no_more_hosts_serve_than_are_wanted(site: Site) -> None:
     for name in ("host-a", "host-b", "host-c"):
         site.add_host(name)

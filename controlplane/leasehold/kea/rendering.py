@@ -1,7 +1,7 @@
 """A host's Kea configuration with what Leasehold serves there: pure, from the configuration that runs.
 
-Leasehold owns the subnets and shared networks whose user-context carries its mark, and the interfaces that it added, of
-which it keeps a note in the user-context of the server. All else is the administrator's and comes back as it was.
+Leasehold owns the subnets and shared networks whose user-context carries its mark, and the interfaces and their settings
+that it added, of which it keeps a note in the user-context of the server. All else is the administrator's and comes back as it was.
 
 Of the subnets on an interface Kea would look for a client's reservation in the first one only. Several of one network
 are therefore a shared network, in all of whose subnets it looks.
@@ -23,6 +23,11 @@ Json = dict[str, Any]
 
 _CLASSLESS_STATIC_ROUTE = 121
 
+# Otherwise an interface whose link is down while Kea is configured is never listened on: Kea says so in its log only, and
+# does not look again. An interface of a hypervisor may well come up after Kea.
+# Source: Kea 2.2 Administrator Reference Manual, "Interface Configuration".
+_OPENING_RETRIES = {"service-sockets-max-retries": 2**31 - 1, "service-sockets-retry-wait-time": 1000}
+
 
 def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
     """The `Dhcp4` part that serves these networks and no others of ours. It equals `running` where nothing changes."""
@@ -39,14 +44,11 @@ def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
             configuration[key] = after
 
     context = dict(running.get("user-context", {}))
-    before = running.get("interfaces-config", {}).get("interfaces", [])
-    own = context.pop(MARK, {}).get("interfaces", [])
-    interfaces, own = _interfaces(before, own, [each.attachment.interface for each in served])
-    if interfaces != before:
-        configuration["interfaces-config"] = {**running.get("interfaces-config", {}), "interfaces": interfaces}
-
-    if own:
-        context[MARK] = {"interfaces": own}
+    listening, note = _listening(running.get("interfaces-config", {}), context.pop(MARK, {}), served)
+    if listening != running.get("interfaces-config", {}):
+        configuration["interfaces-config"] = listening
+    if note:
+        context[MARK] = note
     if context:
         configuration["user-context"] = context
     else:
@@ -138,6 +140,20 @@ def _has_all_of(running: Any, wanted: Any) -> bool:
             and all(_has_all_of(*pair) for pair in zip(running, wanted, strict=True))
         )
     return bool(running == wanted)
+
+
+def _listening(running: Json, note: Json, served: Sequence[Served]) -> tuple[Json, Json]:
+    """Where and how to listen, and the note of what of that is ours."""
+    ours = note.get("settings", [])
+    listening = {name: value for name, value in running.items() if name not in ours}
+    own: Json = {}
+    if served:
+        own = {name: value for name, value in _OPENING_RETRIES.items() if name not in listening}
+    before = running.get("interfaces", [])
+    interfaces, added = _interfaces(before, note.get("interfaces", []), [each.attachment.interface for each in served])
+    if interfaces != before:
+        listening["interfaces"] = interfaces
+    return listening | own, {name: value for name, value in (("interfaces", added), ("settings", sorted(own))) if value}
 
 
 def _interfaces(running: Sequence[str], own: Sequence[str], wanted: Iterable[str]) -> tuple[list[str], list[str]]:
