@@ -6,7 +6,7 @@ What is done and what comes of it goes into the history; whether that is right i
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,12 @@ import httpx
 from chaos.history import FOREVER, Call, Exchange, Ground, Heard, History, Trouble
 from chaos.schedule import Cast, Step
 from lab.capture import Capture
-from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane
+from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane, Program
 from lab.dhcp import RawClient, Type
 from lab.fault_proxy import BLACK_HOLE, DEAF, MUTE, REFUSE, Fault, FaultProxy, cut, slow
 from lab.host import Host
 from lab.lab import Lab
+from lab.postgres import Postgres
 from lab.vm import INTERFACE, Vm
 from lab.waiting import wait_until
 
@@ -36,8 +37,8 @@ SETTINGS = {
 }
 _SERVERS = 2
 _SUBNETS = {
-    "blue": {"cidr": "192.0.2.0/24", "ranges": [{"from": "192.0.2.10", "to": "192.0.2.23"}]},
-    "red": {"cidr": "198.51.100.0/24", "ranges": [{"from": "198.51.100.10", "to": "198.51.100.17"}]},
+    "blue": {"cidr": "192.0.2.0/24", "ranges": [{"from": "192.0.2.10", "to": "192.0.2.21"}]},
+    "red": {"cidr": "198.51.100.0/24", "ranges": [{"from": "198.51.100.10", "to": "198.51.100.15"}]},
 }
 _ADDRESS = {"blue": "192.0.2", "red": "198.51.100"}
 _SLOTS = ("blue", "blue", "red") * 13
@@ -46,9 +47,12 @@ _HOSTS = (*_PROXIED, "host-c")
 _LEASE_S = 120
 _CLIENT_S = 60
 _LANES = 8
+_AHEAD = 2
+_STANDSTILLS = ("stall_control", "kill_database")
 _ANSWER_S = 1.0
 _IMPATIENT_S = 0.3
 _OBSERVE_S = 0.4
+_SUPERVISE_S = 0.1
 _RESYNC_NS = 10_000_000_000
 _FAULTS: Mapping[str, Fault] = {
     "refuse": REFUSE,
@@ -59,9 +63,40 @@ _FAULTS: Mapping[str, Fault] = {
 }
 
 
-def cast(processes: Sequence[str]) -> Cast:
-    """Who takes part in a field's runs."""
-    return Cast(hosts=_HOSTS, networks=tuple(_SUBNETS), slots=_SLOTS, proxied=_PROXIED, processes=processes)
+class _Lane(queue.Queue[Callable[[httpx.Client], None] | None]):
+    """Calls that are made one after the other."""
+
+
+class _Supervisor:
+    """Starts a program again whenever it has ended, as systemd would."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._lock = threading.Lock()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        with self._lock:
+            self.program.kill()
+
+    def watch(self, stopping: threading.Event) -> None:
+        """Until it is stopping."""
+        while not stopping.wait(_SUPERVISE_S):
+            with self._lock:
+                if not self.program.runs:
+                    self.program.begin()
+
+    def wait(self) -> None:
+        """Until the program is ready."""
+
+        def is_ready() -> bool:
+            try:
+                self.program.wait()
+            except RuntimeError:
+                return False  # it ended instead, and is started again
+            return True
+
+        wait_until(is_ready, _CLIENT_S, f"leasehold {self.program.command} is ready")
 
 
 @dataclass
@@ -78,16 +113,21 @@ class Field:
     """A context manager. `perform` does a step: a vNIC's in one of the lanes, where those of one vNIC keep their order,
     all others at once. `settle` waits until the lanes have done theirs."""
 
-    def __init__(self, lab: Lab, control: ControlPlane) -> None:
+    def __init__(self, lab: Lab, control: ControlPlane, database: Postgres | None = None) -> None:
+        """`database` is the control plane's own, which faults may end."""
         self.history = History()
+        self._database = database
         self._lab = lab
         self._control = control
         self._stack = ExitStack()
         self._slots = [_Slot(f"v{number:02}") for number in range(len(_SLOTS))]
-        self._lanes: list[queue.Queue[Callable[[httpx.Client], None] | None]] = []
+        self._lanes: list[_Lane] = []
+        self._administrator = _Lane()
         self._threads: list[threading.Thread] = []
         self._begun: dict[int, tuple[Trouble, Callable[[], None]]] = {}
-        self._restarts: list[threading.Thread] = []
+        self._supervisors = {
+            f"{each.command}-{number}": _Supervisor(each) for number, each in enumerate(control.programs, start=1)
+        }
         self._faults: list[BaseException] = []
         self._stopping = threading.Event()
         self.hosts: dict[str, Host] = {}
@@ -120,12 +160,19 @@ class Field:
             wait_until(lambda: all(len(self.running(each)) == _SERVERS for each in _SUBNETS), 60, "all servers run")
             self._captures = {network: self._lab.capture(network) for network in _SUBNETS}
             for number in range(_LANES):
-                lane: queue.Queue[Callable[[httpx.Client], None] | None] = queue.Queue(2)
+                lane = _Lane()
                 self._lanes.append(lane)
-                self._start(partial(self._work, lane), f"lane {number}")
+                self._start(partial(self._work, lane, number), f"lane {number}")
             for network in _SUBNETS:
                 self._start(partial(self._observe, network), f"observer of {network}")
+            self._start(partial(self._work, self._administrator, 0), "administrator")
+            for name, supervisor in self._supervisors.items():
+                self._start(partial(supervisor.watch, self._stopping), f"supervisor of {name}")
             stack.callback(self._end)
+            for number, slot in enumerate(self._slots):
+                put = Step(-1, "put", number, network=_SLOTS[number], options={"cluster": None})
+                self._give(number, partial(self._of_vnic, put, slot))
+            self.settle()
             self._stack = stack.pop_all()
         return self
 
@@ -152,13 +199,25 @@ class Field:
         if self._faults:
             raise self._faults[0]
         if step.slot is not None:
-            self._lanes[step.slot % _LANES].put(partial(self._of_vnic, step, self._slots[step.slot]))
+            self._give(step.slot, partial(self._of_vnic, step, self._slots[step.slot]))
         elif step.kind == "stranger":
-            self._lanes[step.number % _LANES].put(lambda _: self._stranger(step))
+            self._give(step.number, lambda _: self._stranger(step))
         elif step.kind == "end_fault":
             self._end_fault(step)
         else:
             self._begin_fault(step)
+
+    def _give(self, number: int, work: Callable[[httpx.Client], None]) -> None:
+        lane = self._lanes[number % _LANES]
+        # Not ahead of what is done by more than a little; but a control plane that stands still is not waited for,
+        # since it may be a later step that has it go on.
+        while lane.qsize() >= _AHEAD and not self._stands_still and not self._faults:
+            time.sleep(_SUPERVISE_S)
+        lane.put(work)
+
+    @property
+    def _stands_still(self) -> bool:
+        return any(trouble.what.startswith(_STANDSTILLS) for trouble, _ in self._begun.values())
 
     def settle(self) -> None:
         """Waits for what the lanes have still to do."""
@@ -171,8 +230,9 @@ class Field:
         """Ends all faults that last still."""
         for number in list(self._begun):
             self._heal(number)
-        for thread in self._restarts:
-            thread.join()
+        for each in self._supervisors.values():
+            each.wait()
+        self._administrator.join()
 
     def entries(self) -> History:
         """The history, with what was heard on the wire so far."""
@@ -189,6 +249,14 @@ class Field:
                         )
                     )  # fmt: skip
         return whole
+
+    @property
+    def cast(self) -> Cast:
+        """Who takes part in a run."""
+        return Cast(
+            hosts=_HOSTS, networks=self.networks, slots=_SLOTS, proxied=_PROXIED, processes=self.processes,
+            without=() if self._database is not None else ("kill_database",),
+        )  # fmt: skip
 
     # ---- what a test asks -------------------------------------------------------------------------------------------
 
@@ -232,22 +300,34 @@ class Field:
             if isinstance(each, Heard) and each.at >= begin and macs.get(each.mac) == each.network
         ]
 
-    def boot(self, network: str, mac: str, asked: str | None = None) -> Exchange:
+    def boot(self, network: str, mac: str) -> Exchange:
         """A guest that boots; recorded."""
-        exchange = self._exchange(network, mac, "boot", asked, None, patient=True)
+        exchange = self._exchange(network, mac, "boot", None, patient=True)
         self.history.add(exchange)
         return exchange
 
     # ---- the control plane ------------------------------------------------------------------------------------------
 
+    @property
+    def processes(self) -> list[str]:
+        """The names of the control plane's programs."""
+        return list(self._supervisors)
+
     def kill_control(self, process: str) -> None:
-        """SIGKILL, and a new start at once, beside what else happens."""
-        while self._restarts:
-            self._restarts.pop().join()
-        self._control.kill()
-        thread = threading.Thread(target=self._guarded(self._control.start), name=f"start of {process}")
-        self._restarts.append(thread)
-        thread.start()
+        """SIGKILL; its supervisor starts it again."""
+        self._supervisors[process].kill()
+
+    def _stall_control(self, process: str) -> Callable[[], None]:
+        program = self._supervisors[process].program
+        if not program.runs:
+            return lambda: None
+        program.stall()
+        return program.go_on
+
+    def _kill_database(self) -> Callable[[], None]:
+        assert self._database is not None
+        self._database.kill()
+        return self._database.start
 
     # ---- vNICs ------------------------------------------------------------------------------------------------------
 
@@ -265,6 +345,9 @@ class Field:
                 if "place" in options:
                     body["ip"] = f"{_ADDRESS[step.network]}.{10 + options['place']}"
                 answer = call("POST", f"{path}/start", body)
+                if answer is not None and "boot" in options:
+                    slot.mac, slot.leased = answer["mac"], None
+                    self._boot(step.network, slot, "boot", patient=True)
             case "stop":
                 answer = call("POST", f"{path}/stop")
             case "delete":
@@ -318,9 +401,11 @@ class Field:
                 client.release(slot.leased or "", slot.server or "")
             slot.leased = None
             return
-        exchange = self._exchange(
-            step.network, slot.mac, way, slot.leased, slot.server, patient=step.options["patient"]
-        )
+        self._boot(step.network, slot, way, patient=step.options["patient"])
+
+    def _boot(self, network: str, slot: _Slot, way: str, *, patient: bool) -> None:
+        assert slot.mac is not None
+        exchange = self._exchange(network, slot.mac, way, slot.leased, patient=patient)
         self.history.add(exchange)
         if exchange.outcome == "ack":
             slot.leased, slot.server = exchange.ip, exchange.server
@@ -329,11 +414,9 @@ class Field:
 
     def _stranger(self, step: Step) -> None:
         assert step.network is not None
-        self.history.add(self._exchange(step.network, step.options["mac"], "boot", None, None, patient=False))
+        self.history.add(self._exchange(step.network, step.options["mac"], "boot", None, patient=False))
 
-    def _exchange(
-        self, network: str, mac: str, way: str, leased: str | None, server: str | None, *, patient: bool
-    ) -> Exchange:
+    def _exchange(self, network: str, mac: str, way: str, leased: str | None, *, patient: bool) -> Exchange:
         begin = time.time_ns()
         asked = None if way == "boot" else leased
         silence_s, tries = (_ANSWER_S, 3) if patient else (_IMPATIENT_S, 1)
@@ -408,12 +491,14 @@ class Field:
             case "kill_control":
                 self.kill_control(step.options["process"])
                 moves = False
+            case "stall_control":
+                undo, moves = self._stall_control(step.options["process"]), False
+            case "kill_database":
+                undo, moves = self._kill_database(), False
             case "disable_ipam" if step.network:
-                self._set_network(step.network, ipam_enabled=False)
-                undo = partial(self._set_network, step.network)
+                undo = self._administrate(step.network, {"ipam_enabled": False})
             case "want_servers" if step.network:
-                self._set_network(step.network, ipam_servers=step.options["servers"])
-                undo = partial(self._set_network, step.network)
+                undo = self._administrate(step.network, {"ipam_servers": step.options["servers"]})
             case _:
                 raise ValueError(f"the field does not know {step}")
         if undo is None:
@@ -449,17 +534,24 @@ class Field:
         host.start()
         host.start_agent()
 
-    def _set_network(self, network: str, **changes: Any) -> None:
+    def _administrate(self, network: str, changes: Mapping[str, Any]) -> Callable[[], None]:
+        """Has the administrator change a network; returns what has it changed back."""
+        self._administrator.put(partial(self._change_network, network, changes))
+        return lambda: self._administrator.put(partial(self._change_network, network, {}))
+
+    def _change_network(self, network: str, changes: Mapping[str, Any], api: httpx.Client) -> None:
         """Until the control plane has taken it: it may be away just now."""
-        body = {"ipam_enabled": True, "ipam_servers": _SERVERS} | changes
+        body = {"ipam_enabled": True, "ipam_servers": _SERVERS, **changes}
 
         def taken() -> bool:
             try:
-                return self.api.put(f"/v1/networks/{network}", json=body).is_success
+                return api.put(f"/v1/networks/{network}", json=body).is_success
             except httpx.TransportError:
                 return False
 
-        wait_until(taken, _CLIENT_S, f"{network} takes {changes}")
+        begin = time.time_ns()
+        wait_until(taken, _CLIENT_S, f"{network} takes {body}")
+        self.history.add(Trouble(begin=begin, end=time.time_ns(), what=f"network {body}", network=network))
 
     # ---- the parts --------------------------------------------------------------------------------------------------
 
@@ -491,9 +583,11 @@ class Field:
     def _proxy(self, target: tuple[str, int]) -> FaultProxy:
         return FaultProxy(self._lab.control, MANAGEMENT_ADDRESS, target)
 
-    def _client(self) -> httpx.Client:
+    def _client(self, number: int = 0) -> httpx.Client:
         headers = {"Authorization": f"Bearer {self._control.admin_token}"}
-        return httpx.Client(base_url=self._control.url, headers=headers, timeout=_CLIENT_S, trust_env=False)
+        apis = self._control.apis
+        url = str(apis[number % len(apis)].url)
+        return httpx.Client(base_url=url, headers=headers, timeout=_CLIENT_S, trust_env=False)
 
     def _must(self, response: httpx.Response) -> dict[str, Any]:
         if response.is_error:
@@ -516,8 +610,8 @@ class Field:
                     )
                 )  # fmt: skip
 
-    def _work(self, lane: "queue.Queue[Callable[[httpx.Client], None] | None]") -> None:
-        with self._client() as api:
+    def _work(self, lane: _Lane, number: int) -> None:
+        with self._client(number) as api:
             while (work := lane.get()) is not None:
                 try:
                     self._guarded(partial(work, api))()
@@ -542,7 +636,8 @@ class Field:
 
     def _end(self) -> None:
         self._stopping.set()
-        for lane in self._lanes:
+        self._control.kill()
+        for lane in (*self._lanes, self._administrator):
             lane.put(None)
-        for thread in (*self._threads, *self._restarts):
+        for thread in self._threads:
             thread.join(_CLIENT_S)

@@ -15,6 +15,7 @@ ABSENT, STOPPED, RUNNING = "absent", "stopped", "running"
 _FAULT_SHARE = 0.16
 _MOST_FAULTS = 3
 _LONGEST = 60
+_LONGEST_OF_ALL = 12
 _STRANGERS = 0.03
 
 
@@ -42,13 +43,15 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Who takes part. `slots` gives the network of each vNIC."""
+    """Who takes part. `slots` gives the network of each vNIC, `proxied` the hosts whose connection can be disturbed,
+    `without` the kinds of faults that cannot happen."""
 
     hosts: Sequence[str]
     networks: Sequence[str]
     slots: Sequence[str]
     proxied: Sequence[str]
     processes: Sequence[str]
+    without: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -73,23 +76,25 @@ _FAULTS: Mapping[str, _Kind] = {
     "disturb": _Kind(5, ("proxy",), proxied=True),
     "disturb_reports": _Kind(1, ("reports",)),
     "kill_control": _Kind(4, ("control",), lasts=False),
+    "stall_control": _Kind(1.5, ("control",)),
+    "kill_database": _Kind(1.5, ("database",)),
     "disable_ipam": _Kind(0.7, ("network",)),
     "want_servers": _Kind(1, ("network",)),
 }
 _DISTURBANCES = ("refuse", "black hole", "deaf", "mute", "slow", "cut")
 
 
-def schedule(seed: int, steps: int, cast: Cast, without: Sequence[str] = ()) -> list[Step]:
-    """So many steps; kinds of faults that are named in `without` do not happen."""
-    return list(_Writer(random.Random(seed), cast, without).steps(steps))
+def schedule(seed: int, steps: int, cast: Cast) -> list[Step]:
+    """So many steps, beginning with vNICs that are all there and stopped."""
+    return list(_Writer(random.Random(seed), cast).steps(steps))
 
 
 class _Writer:
-    def __init__(self, dice: random.Random, cast: Cast, without: Sequence[str]) -> None:
+    def __init__(self, dice: random.Random, cast: Cast) -> None:
         self._dice = dice
         self._cast = cast
-        self._kinds = {name: kind for name, kind in _FAULTS.items() if name not in without}
-        self._intended = [ABSENT] * len(cast.slots)
+        self._kinds = {name: kind for name, kind in _FAULTS.items() if name not in cast.without}
+        self._intended = [STOPPED] * len(cast.slots)
         self._taken: dict[tuple[str | None, str], int] = {}
         self._ending: dict[int, Step] = {}
         """Faults that last, by the number of the step before which they end."""
@@ -117,9 +122,11 @@ class _Writer:
         kind = self._kinds[name]
         host: str | None = self._dice.choice(self._cast.proxied if kind.proxied else self._cast.hosts)
         network: str | None = self._dice.choice(self._cast.networks)
-        lasts = round(_LONGEST ** self._dice.uniform(0.2, 1))
+        # What stops every call stops the run as well.
+        longest = _LONGEST_OF_ALL if {"control", "database"} & {*kind.takes} else _LONGEST
+        lasts = round(longest ** self._dice.uniform(0.2, 1))
         options = self._options(name)
-        if "network" in kind.takes or "control" in kind.takes or "reports" in kind.takes:
+        if not set(kind.takes) <= {*_EVERYTHING}:
             host = None
         if name not in ("cut_network", "disable_ipam", "want_servers"):
             network = None
@@ -146,7 +153,7 @@ class _Writer:
                 return {"how": disturbance, **cut_after, **linger}
             case "disturb_reports":
                 return {"how": disturbance if disturbance != "cut" else "refuse"}
-            case "kill_control":
+            case "kill_control" | "stall_control":
                 return {"process": self._cast.processes[process % len(self._cast.processes)]}
             case "want_servers":
                 return {"servers": wanted}
@@ -158,7 +165,7 @@ class _Writer:
         choices: dict[str, float] = {
             ABSENT: {"put": 10, "start": 0.1, "get": 0.1},
             STOPPED: {"start": 8, "delete": 1.2, "put": 0.5, "move": 0.7, "guest": 0.7, "stop": 0.2},
-            RUNNING: {"guest": 5, "stop": 2.5, "start": 1, "delete": 0.7, "put": 0.3, "move": 0.3, "get": 0.3},
+            RUNNING: {"guest": 4, "stop": 4, "start": 1, "delete": 0.7, "put": 0.3, "move": 0.3, "get": 0.3},
         }[intended]
         kind = dice.choices(list(choices), list(choices.values()))[0]
         options: dict[str, Any] = {}
@@ -169,8 +176,8 @@ class _Writer:
             case "start":
                 self._intended[slot] = RUNNING if intended != ABSENT else ABSENT
                 options = {"wait": dice.choices(("one", "all", "none"), (5, 3, 2))[0]}
-                if dice.random() < 0.08:
-                    options["place"] = dice.randrange(16)
+                options |= {"boot": True} if dice.random() < 0.7 else {}
+                options |= {"place": dice.randrange(12)} if dice.random() < 0.2 else {}
             case "stop":
                 self._intended[slot] = STOPPED
             case "delete":

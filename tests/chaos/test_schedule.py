@@ -25,7 +25,7 @@ def test_a_thousand_steps_have_every_kind_of_fault_and_no_fault_meets_itself() -
     for kind in (
         *("put", "start", "stop", "delete", "move", "guest", "stranger", "kill_kea", "restart_kea", "lose_journal"),
         *("kill_agent", "take_host_down", "cut_management", "cut_network", "disturb", "disturb_reports"),
-        *("kill_control", "disable_ipam", "want_servers", "end_fault"),
+        *("kill_control", "stall_control", "kill_database", "disable_ipam", "want_servers", "end_fault"),
     ):
         assert counted[kind] > 0, kind
     present: set[tuple[str, str | None, str | None]] = set()

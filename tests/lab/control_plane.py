@@ -56,6 +56,11 @@ class Program:
         return self._process.pid
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended, by itself or otherwise."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def pids(self) -> list[int]:
         """Its process id, and those of the processes that serve for it."""
         return [] if self._process is None else [self._process.pid, *children(self._process.pid)]

@@ -1,7 +1,8 @@
 """A host's Kea configuration with what Leasehold serves there: pure, from the configuration that runs.
 
-Leasehold owns the subnets and shared networks whose user-context carries its mark, and the interfaces and their settings
-that it added, of which it keeps a note in the user-context of the server. All else is the administrator's and comes back as it was.
+Leasehold owns the subnets and shared networks whose user-context carries its mark, and of the interfaces and their
+settings those that it added, of which it keeps a note in the user-context of the server. All else is the
+administrator's and comes back as it was.
 
 Of the subnets on an interface Kea would look for a client's reservation in the first one only. Several of one network
 are therefore a shared network, in all of whose subnets it looks.
@@ -23,8 +24,8 @@ Json = dict[str, Any]
 
 _CLASSLESS_STATIC_ROUTE = 121
 
-# Otherwise an interface whose link is down while Kea is configured is never listened on: Kea says so in its log only, and
-# does not look again. An interface of a hypervisor may well come up after Kea.
+# Otherwise an interface whose link is down while Kea is configured is never listened on: Kea says so in its log only,
+# and does not look again. An interface of a hypervisor may well come up after Kea.
 # Source: Kea 2.2 Administrator Reference Manual, "Interface Configuration".
 _OPENING_RETRIES = {"service-sockets-max-retries": 2**31 - 1, "service-sockets-retry-wait-time": 1000}
 
