@@ -6,7 +6,7 @@ addresses as integers.
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from leasehold_hook.reservations import Packed
 
@@ -65,6 +65,9 @@ class Border(Protocol):
 
     def drain_rejections(self, next_sequence: int) -> tuple[bytes, int]:
         """Some of the rejections counted since they were last drained, likewise."""
+
+    def client(self, mac: int) -> dict[str, Any] | None:
+        """What Kea's side knows of a client, see `leasehold-client-get`; None if the leases cannot be read."""
 
     def counters(self) -> Counters:
         """The present counters."""

@@ -76,6 +76,7 @@ class Commands:
         self._resyncs: dict[int, _Resync] = {}
         self._handlers: dict[str, Callable[[Arguments], Arguments]] = {
             "leasehold-apply": self._leasehold_apply,
+            "leasehold-client-get": self._leasehold_client_get,
             "leasehold-status": self._leasehold_status,
             "reservation-add": self._reservation_add,
             "reservation-del": self._reservation_del,
@@ -167,6 +168,19 @@ class Commands:
             raise
         self._store(subnet_id, packed, [], until_ms)
         return self._applied(subnet_id, f"{packed.count} set in place of all.")
+
+    def _leasehold_client_get(self, arguments: Arguments) -> Arguments:
+        _only(arguments, {"hw-address"})
+        mac = parse_mac(_required(arguments, "hw-address"), "hw-address")
+        client = self._border.client(mac)
+        if client is None:
+            raise Refused(ERROR, "Kea's lease database cannot be read; see Kea's log")
+        count = len(client["subnets"])
+        return {
+            "result": SUCCESS if count else EMPTY,
+            "text": f"{mac_text(mac)} is known on {count} subnet(s).",
+            "arguments": {"hw-address": mac_text(mac)} | client,
+        }
 
     def _leasehold_status(self, arguments: Arguments) -> Arguments:
         _only(arguments, set())

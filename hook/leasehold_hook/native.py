@@ -1,5 +1,8 @@
 """The border as it is inside Kea: calls of `native/leasehold.h` through cffi, which gives up the GIL for each."""
 
+import json
+from typing import Any
+
 from _leasehold import ffi, lib
 from leasehold_hook.border import UNKNOWN_CLIENTS, Counters, Level, Withdrawal
 from leasehold_hook.reservations import Packed
@@ -52,6 +55,10 @@ class Native:
     def drain_rejections(self, next_sequence: int) -> tuple[bytes, int]:
         octets = lib.lh_rejections_drain(self._buffer, _DRAIN_OCTETS, next_sequence, self._lines)
         return bytes(ffi.buffer(self._buffer, octets)), self._lines[0]
+
+    def client(self, mac: int) -> dict[str, Any] | None:
+        described = lib.lh_client_get(mac)
+        return None if described == ffi.NULL else json.loads(ffi.string(described))
 
     def counters(self) -> Counters:
         counters = ffi.new("lh_counters *")

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "client.h"
 #include "kea.h"
 #include "leasehold.h"
 #include "state.h"
@@ -94,6 +95,17 @@ void lh_counters_read(lh_counters* counters) {
                  of(leasehold::Reason::kUnknown),
                  of(leasehold::Reason::kWithdrawn),
                  of(leasehold::Reason::kDoubt)};
+}
+
+const char* lh_client_get(uint64_t mac) {
+    static auto* const text = new std::string;
+    try {
+        *text = leasehold::describe_client(mac);
+        return text->c_str();
+    } catch (const std::exception& why) {
+        leasehold::log(LH_ERROR, "LEASES_UNREADABLE", why.what());
+        return nullptr;
+    }
 }
 
 void lh_statistic_set(const char* name, int64_t value) {

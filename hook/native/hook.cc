@@ -36,8 +36,9 @@ namespace {
 // From 2.7.5 on Kea passes a pointer to a const subnet; getNextSubnet() returns what it passes.
 using SubnetPtr = decltype(std::declval<isc::dhcp::Subnet4>().getNextSubnet({}));
 
-constexpr const char* kCommands[] = {"leasehold-apply", "leasehold-status", "reservation-add",
-                                     "reservation-del", "reservation-get",  "reservation-get-page"};
+constexpr const char* kCommands[] = {"leasehold-apply",     "leasehold-client-get", "leasehold-status",
+                                     "reservation-add",     "reservation-del",      "reservation-get",
+                                     "reservation-get-page"};
 
 // What subnet4_select found out about the packet that this thread has before it, for the callouts that follow. Another
 // library may park the packet, so that it goes on elsewhere: whoever asks says which packet is meant.
@@ -96,7 +97,7 @@ Judged judge_for_network(const Pkt4Ptr& query, uint64_t mac, const SubnetPtr& se
             return {Verdict::kServe, Standing::kUnknown, subnet->getID()};
         }
         const Standing standing =
-            mac == kNoMac ? Standing::kUnknown : state().store.standing(subnet->getID(), mac, at_ms);
+            mac == kNoMac ? Standing::kUnknown : state().store.meet(subnet->getID(), mac, query->getType(), at_ms);
         const Verdict verdict = judge(mode, standing, message_of(query));
         if (verdict < kindest.verdict || standing > kindest.standing) {
             kindest = {verdict, standing, subnet->getID()};
@@ -131,18 +132,15 @@ void remember(const Pkt4Ptr& query, const SubnetPtr& subnet) {
 
 // The managed subnet that an answer with this address is from; nothing where it is an administrator's.
 std::optional<uint32_t> managed_subnet_of(const Pkt4Ptr& query, uint32_t address) {
-    if (selected.is_of(query) && selected.contains(address)) {
+    if (selected.is_of(query) && (selected.contains(address) || address == 0)) {
         return selected.managed ? std::make_optional(selected.subnet_id) : std::nullopt;
     }
     return managed_subnet_with(address);
 }
 
-// Whether an answer with this address may go out: it is the client's own. Clients without a reservation have addresses
-// on a managed subnet only where everything is allowed, and then none that is another's.
-bool may_have(uint32_t subnet_id, uint64_t mac, uint32_t address) {
-    if (state().store.reserves(subnet_id, mac, address)) {
-        return true;
-    }
+// Clients without a reservation have addresses on a managed subnet only where everything is allowed, and then none that
+// is another's.
+bool may_have_unreserved(uint32_t subnet_id, uint64_t mac, uint32_t address) {
     return state().unknown_clients == LH_ALLOW && !state().store.by_mac(subnet_id, mac) &&
            !state().store.by_address(subnet_id, address);
 }
@@ -274,7 +272,7 @@ int subnet4_select(CalloutHandle& handle) {
             return 0;
         }
         const Reason reason = judged.standing == Standing::kWithdrawn ? Reason::kWithdrawn : Reason::kUnknown;
-        state().rejections.count(judged.subnet_id, mac, reason, at_ms);
+        state().rejections.count(judged.subnet_id, mac, reason, at_ms, query->getType());
         if (judged.verdict == Verdict::kRefuse) {
             // Without a subnet Kea answers a REQUEST with NAK, whatever leases, pools and other reservations there are.
             // (With one it would keep silent about an address outside its pools that nobody holds.)
@@ -304,16 +302,22 @@ int pkt4_send(CalloutHandle& handle) {
         const auto response = argument<Pkt4Ptr>(handle, "response4");
         const uint32_t address = response->getYiaddr().toUint32();
         const auto query = argument<Pkt4Ptr>(handle, "query4");
-        const auto subnet = address != 0 ? managed_subnet_of(query, address) : std::nullopt;
+        const auto subnet = managed_subnet_of(query, address);
         if (!subnet) {
-            handle.setStatus(before);  // a NAK, an answer to INFORM, or an administrator's
+            handle.setStatus(before);  // an administrator's, or an answer that says nothing of an address
             return 0;
         }
         subnet_id = *subnet;
         mac = mac_of(query->getHWAddr());
-        const bool acknowledges = response->getType() == isc::dhcp::DHCPACK;
+        const uint8_t type = response->getType();
+        const bool its_own = state().store.answers(subnet_id, mac, address, type);
+        if (address == 0) {
+            handle.setStatus(before);  // a NAK, or the answer to INFORM
+            return 0;
+        }
+        const bool acknowledges = type == isc::dhcp::DHCPACK;
         const int64_t at_ms = now_ms();
-        if (!may_have(subnet_id, mac, address)) {
+        if (!its_own && !may_have_unreserved(subnet_id, mac, address)) {
             if (acknowledges) {
                 delete_lease_of(subnet_id, mac, address);
             }
@@ -348,7 +352,9 @@ int lease4_decline(CalloutHandle& handle) {
     const uint64_t mac = mac_of(argument<Pkt4Ptr>(handle, "query4")->getHWAddr());
     if (!is_managed(lease->subnet_id_)) {
         handle.setStatus(before);
-    } else if (!may_have(lease->subnet_id_, mac, lease->addr_.toUint32())) {
+    } else if (const uint32_t address = lease->addr_.toUint32();
+               !state().store.reserves(lease->subnet_id_, mac, address) &&
+               !may_have_unreserved(lease->subnet_id_, mac, address)) {
         state().rejections.count(lease->subnet_id_, mac, Reason::kDoubt, now_ms());
     } else {
         handle.setStatus(before);

@@ -248,6 +248,14 @@ void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address,
     }
 }
 
+std::vector<Lease4Ptr> leases_of(uint64_t mac) {
+    return LeaseMgrFactory::instance().getLease4(hwaddr_of(mac));
+}
+
+Lease4Ptr lease_on(uint32_t address) {
+    return LeaseMgrFactory::instance().getLease4(IOAddress(address));
+}
+
 bool has_lease_database() {
     return LeaseMgrFactory::haveInstance();
 }

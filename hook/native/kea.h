@@ -70,6 +70,11 @@ void delete_leases_of(const Store& store, uint32_t subnet_id, const std::vector<
 /// for Kea's probation period: somebody else uses it.
 void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address, Counted counted = Counted::kYes);
 
+/// The leases of this MAC on all subnets.
+std::vector<isc::dhcp::Lease4Ptr> leases_of(uint64_t mac);
+/// The lease on this address, whoever has it; nullptr without one.
+isc::dhcp::Lease4Ptr lease_on(uint32_t address);
+
 /// Whether there is a lease database to delete from.
 bool has_lease_database();
 

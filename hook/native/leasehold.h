@@ -79,6 +79,11 @@ typedef struct {
 } lh_counters;
 void lh_counters_read(lh_counters* counters);
 
+/* What this server knows of one client, as JSON (UTF-8): its reservations, what was heard of it and what was answered
+ * or refused, and its leases. Good until the next call; Kea's main thread only. NULL if the lease database cannot be
+ * read. */
+const char* lh_client_get(uint64_t mac);
+
 /* Sets a Kea statistic, `leasehold.` and `name`. */
 void lh_statistic_set(const char* name, int64_t value);
 

@@ -18,7 +18,8 @@ namespace leasehold {
 struct State {
     Store store;
     EventQueue events{65536};
-    RejectionTable rejections{4096};
+    RejectionTable rejections{
+        4096, [this](uint32_t subnet_id, uint64_t mac) { return store.reserves_elsewhere(subnet_id, mac); }};
     std::atomic<lh_unknown_clients> unknown_clients{LH_REJECT};
 };
 

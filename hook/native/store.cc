@@ -4,6 +4,17 @@
 #include <utility>
 
 namespace leasehold {
+namespace {
+
+uint64_t packed(Sighting sighting) {
+    return uint64_t{sighting.at_s} | uint64_t{sighting.message} << 32 | uint64_t{sighting.answer} << 40;
+}
+
+Sighting unpacked(uint64_t word) {
+    return {static_cast<uint32_t>(word), static_cast<uint8_t>(word >> 32), static_cast<uint8_t>(word >> 40)};
+}
+
+}  // namespace
 
 Standing SubnetSet::standing(uint64_t mac, int64_t now_ms) const {
     if (by_mac_.find(mac, mac_at()) != kNone) {
@@ -16,6 +27,35 @@ Standing SubnetSet::standing(uint64_t mac, int64_t now_ms) const {
 uint32_t SubnetSet::address_of(uint64_t mac) const {
     const uint32_t at = by_mac_.find(mac, mac_at());
     return at == kNone ? 0 : entries_[at].address;
+}
+
+Sighting SubnetSet::sighting(uint64_t mac) const {
+    const uint32_t at = by_mac_.find(mac, mac_at());
+    return at == kNone ? Sighting{} : unpacked(__atomic_load_n(&entries_[at].sighting, __ATOMIC_RELAXED));
+}
+
+bool SubnetSet::see(uint64_t mac, Sighting sighting) const {
+    const uint32_t at = by_mac_.find(mac, mac_at());
+    if (at == kNone) {
+        return false;
+    }
+    __atomic_store_n(&entries_[at].sighting, packed(sighting), __ATOMIC_RELAXED);
+    return true;
+}
+
+void SubnetSet::see_answer(uint64_t mac, uint8_t answer) const {
+    const uint32_t at = by_mac_.find(mac, mac_at());
+    if (at != kNone) {
+        // One client's packets come one after the other (Kea holds the others back), so nothing is lost in between.
+        Sighting seen = unpacked(__atomic_load_n(&entries_[at].sighting, __ATOMIC_RELAXED));
+        seen.answer = answer;
+        __atomic_store_n(&entries_[at].sighting, packed(seen), __ATOMIC_RELAXED);
+    }
+}
+
+int64_t SubnetSet::withdrawn_until(uint64_t mac) const {
+    const uint32_t at = by_withdrawn_mac_.find(mac, withdrawn_mac_at());
+    return at != kNone ? withdrawn_[at].until_ms : 0;
 }
 
 std::optional<Reservation> SubnetSet::by_mac(uint64_t mac) const {
@@ -59,7 +99,7 @@ std::optional<uint64_t> SubnetSet::put(const NewReservation& reservation) {
     }
 
     const auto position = static_cast<uint32_t>(entries_.size());
-    entries_.push_back({reservation.mac, reservation.address, 0});
+    entries_.push_back({reservation.mac, reservation.address, 0, 0});
     entries_.back().name = add_name(reservation.hostname);
     by_mac_.insert(reservation.mac, position, mac_at());
     by_address_.insert(reservation.address, position, address_at());
@@ -178,6 +218,7 @@ Store::Change Store::apply(uint32_t subnet_id, const std::vector<NewReservation>
                 if (next.address_of(was.mac) != was.address) {
                     change.freed.push_back(was.mac);
                 }
+                next.see(was.mac, old->sighting(was.mac));
             }
         }
         change.count = next.size();
@@ -220,6 +261,44 @@ Standing Store::standing(uint32_t subnet_id, uint64_t mac, int64_t now_ms) const
     const std::shared_lock<std::shared_mutex> lock(access_);
     const SubnetSet* set = find(subnet_id);
     return set != nullptr ? set->standing(mac, now_ms) : Standing::kUnknown;
+}
+
+Standing Store::meet(uint32_t subnet_id, uint64_t mac, uint8_t message, int64_t now_ms) const {
+    const std::shared_lock<std::shared_mutex> lock(access_);
+    const SubnetSet* set = find(subnet_id);
+    if (set == nullptr) {
+        return Standing::kUnknown;
+    }
+    const Sighting sighting{static_cast<uint32_t>(now_ms / 1000), message, 0};
+    return set->see(mac, sighting) ? Standing::kReserved : set->standing(mac, now_ms);
+}
+
+bool Store::answers(uint32_t subnet_id, uint64_t mac, uint32_t address, uint8_t answer) const {
+    const std::shared_lock<std::shared_mutex> lock(access_);
+    const SubnetSet* set = find(subnet_id);
+    if (set == nullptr || (address != 0 && set->address_of(mac) != address)) {
+        return false;
+    }
+    set->see_answer(mac, answer);
+    return true;
+}
+
+bool Store::reserves_elsewhere(uint32_t subnet_id, uint64_t mac) const {
+    const std::shared_lock<std::shared_mutex> lock(access_);
+    return std::any_of(sets_.begin(), sets_.end(),
+                       [&](const auto& each) { return each.first != subnet_id && each.second.address_of(mac) != 0; });
+}
+
+Sighting Store::sighting(uint32_t subnet_id, uint64_t mac) const {
+    const std::shared_lock<std::shared_mutex> lock(access_);
+    const SubnetSet* set = find(subnet_id);
+    return set != nullptr ? set->sighting(mac) : Sighting{};
+}
+
+int64_t Store::withdrawn_until(uint32_t subnet_id, uint64_t mac) const {
+    const std::shared_lock<std::shared_mutex> lock(access_);
+    const SubnetSet* set = find(subnet_id);
+    return set != nullptr ? set->withdrawn_until(mac) : 0;
 }
 
 bool Store::reserves(uint32_t subnet_id, uint64_t mac, uint32_t address) const {

@@ -40,13 +40,21 @@ struct NewReservation {
     std::string_view hostname;
 };
 
+/// The last that was heard of a client that has a reservation: its message and what was answered, as DHCP message types
+/// (RFC 2132, section 9.6; 0 is none), and when, in seconds since the epoch. It does not survive a restart.
+struct Sighting {
+    uint32_t at_s = 0;
+    uint8_t message = 0;
+    uint8_t answer = 0;
+};
+
 /// A MAC whose reservation was taken back; remembered until `until_ms`.
 struct Withdrawal {
     uint64_t mac;
     int64_t until_ms;
 };
 
-/// One subnet's reservations: sixteen octets each, two indexes and the hostnames. Not thread-safe; Store's part.
+/// One subnet's reservations: 24 octets each, two indexes and the hostnames. Not thread-safe; Store's part.
 class SubnetSet {
 public:
     size_t size() const {
@@ -57,6 +65,14 @@ public:
     std::optional<Reservation> by_address(uint32_t address) const;
     /// The address reserved for `mac`, 0 where there is none.
     uint32_t address_of(uint64_t mac) const;
+    /// What was heard last of a client with a reservation.
+    Sighting sighting(uint64_t mac) const;
+    /// Takes note of a message from `mac`. False: it has no reservation. Readers may call it at the same time.
+    bool see(uint64_t mac, Sighting sighting) const;
+    /// Takes note that its last message was answered, likewise.
+    void see_answer(uint64_t mac, uint8_t answer) const;
+    /// Until when `mac` counts as withdrawn, 0 where it does not.
+    int64_t withdrawn_until(uint64_t mac) const;
     Reservation at(size_t position) const;
 
     /// Puts the reservation in, over what its MAC had. A MAC that held the address loses it: its MAC is returned.
@@ -74,7 +90,8 @@ private:
     struct Entry {
         uint64_t mac;
         uint32_t address;
-        uint32_t name;  // offset in names_; 0 is none
+        uint32_t name;              // offset in names_; 0 is none
+        mutable uint64_t sighting;  // packed; by atomic operations, since readers change it
     };
 
     auto mac_at() const {
@@ -115,8 +132,17 @@ public:
                  std::optional<int64_t> replaced_until_ms, int64_t now_ms);
 
     Standing standing(uint32_t subnet_id, uint64_t mac, int64_t now_ms) const;
+    /// The same for a client that has just sent a message of this DHCP type.
+    Standing meet(uint32_t subnet_id, uint64_t mac, uint8_t message, int64_t now_ms) const;
     /// Whether exactly this address is reserved for exactly this client.
     bool reserves(uint32_t subnet_id, uint64_t mac, uint32_t address) const;
+    /// The same for an answer of this DHCP type that is about to go out to it. Address 0 is an answer without one.
+    bool answers(uint32_t subnet_id, uint64_t mac, uint32_t address, uint8_t answer) const;
+    /// Whether any subnet but this one has a reservation for the client.
+    bool reserves_elsewhere(uint32_t subnet_id, uint64_t mac) const;
+    Sighting sighting(uint32_t subnet_id, uint64_t mac) const;
+    /// Milliseconds since the epoch, 0 where the client does not count as withdrawn.
+    int64_t withdrawn_until(uint32_t subnet_id, uint64_t mac) const;
     std::optional<Reservation> by_mac(uint32_t subnet_id, uint64_t mac) const;
     std::optional<Reservation> by_address(uint32_t subnet_id, uint32_t address) const;
     std::vector<uint32_t> subnets() const;

@@ -59,6 +59,9 @@ class StandIn:
     def drain_rejections(self, next_sequence: int) -> tuple[bytes, int]:
         return self._drain(self.rejections, next_sequence)
 
+    def client(self, mac: int) -> dict[str, Any] | None:
+        return {"subnets": [{"subnet-id": 7}]} if any(mac in held for held in self.held.values()) else {"subnets": []}
+
     def counters(self) -> Counters:
         return Counters(queued=len(self.events), lost=self.lost, rejected_unknown=3)
 

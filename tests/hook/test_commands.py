@@ -579,3 +579,16 @@ def test_a_change_that_does_not_fit_on_the_disk_is_an_error_and_changes_nothing(
     assert (in_force(run), border.held) == ([first["arguments"]], {7: {MAC_A: (IP_1, "")}})
     assert border.logged_as("JOURNAL_FAILED") == [answer["text"]]
     assert run("leasehold-apply", batch(base=1, revision=2, set=many))["result"] == 0
+
+
+def test_a_client_is_known_by_its_mac(run: Run) -> None:
+    assert run("leasehold-client-get", {"hw-address": "02:00:00:00:00:01"}) == {
+        "result": 3,
+        "text": "02:00:00:00:00:01 is known on 0 subnet(s).",
+        "arguments": {"hw-address": "02:00:00:00:00:01", "subnets": []},
+    }
+
+
+def test_a_clients_mac_that_is_none_is_named(run: Run) -> None:
+    answer = run("leasehold-client-get", {"hw-address": "02:00:00:00:00"})
+    assert (answer["result"], answer["text"].partition(":")[0]) == (1, "hw-address")

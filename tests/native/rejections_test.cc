@@ -48,6 +48,46 @@ TEST(RejectionTableTest, KeepsClientsSubnetsAndReasonsApart) {
     EXPECT_TRUE(drained.has("\"doubt\""));
 }
 
+TEST(RejectionTableTest, AReportTellsClientsOfOtherSubnetsApart) {
+    RejectionTable table(4, [](uint32_t subnet_id, uint64_t mac) { return subnet_id == kSubnet && mac == kAnn; });
+    table.count(kSubnet, kAnn, Reason::kUnknown, kNow);
+    table.count(kSubnet, kBob, Reason::kUnknown, kNow);
+    table.count(kSubnet, kAnn, Reason::kDoubt, kNow);
+    const DrainedText drained = drain(table);
+    EXPECT_TRUE(drained.has("\"mac\":\"02:00:00:00:00:01\",\"reason\":\"elsewhere\""));
+    EXPECT_TRUE(drained.has("\"mac\":\"02:00:00:00:00:02\",\"reason\":\"unknown\""));
+    EXPECT_TRUE(drained.has("\"mac\":\"02:00:00:00:00:01\",\"reason\":\"doubt\""));
+    EXPECT_EQ(2U, table.totals()[static_cast<size_t>(Reason::kUnknown)]);
+}
+
+TEST(RejectionTableTest, RemembersAClientPastItsReport) {
+    RejectionTable table(4);
+    table.count(kSubnet, kAnn, Reason::kUnknown, kNow, 1);
+    drain(table);
+    drain(table);
+    table.count(kSubnet, kAnn, Reason::kUnknown, kNow + 7, 3);
+    table.count(kSubnet, kBob, Reason::kUnknown, kNow + 8, 1);
+    const std::vector<Rejection> recent = table.recent(kAnn);
+    ASSERT_EQ(1U, recent.size());
+    EXPECT_EQ(2U, recent[0].count);
+    EXPECT_EQ(kNow, recent[0].first_ms);
+    EXPECT_EQ(kNow + 7, recent[0].last_ms);
+    EXPECT_EQ(3, recent[0].message);
+}
+
+TEST(RejectionTableTest, RemembersAsManyClientsAsAWindowHasAndForgetsTheOldest) {
+    RejectionTable table(4);
+    for (uint64_t window = 0; window < 5; ++window) {
+        table.count(kSubnet, kAnn + window, Reason::kUnknown, kNow);
+        drain(table);
+        drain(table);
+    }
+    EXPECT_TRUE(table.recent(kAnn).empty());
+    for (uint64_t window = 1; window < 5; ++window) {
+        EXPECT_EQ(1U, table.recent(kAnn + window).size());
+    }
+}
+
 TEST(RejectionTableTest, AWindowBeginsEmpty) {
     RejectionTable table(4);
     table.count(kSubnet, kAnn, Reason::kUnknown, kNow);

@@ -46,6 +46,53 @@ TEST_F(StoreTest, FindsAReservationByMac) {
     EXPECT_EQ("ann", found->hostname);
 }
 
+TEST_F(StoreTest, RemembersWhatWasHeardOfAClientAndAnsweredToIt) {
+    set({{kAnn, kTen, ""}});
+    EXPECT_EQ(0U, store.sighting(kSubnet, kAnn).at_s);
+    EXPECT_EQ(Standing::kReserved, store.meet(kSubnet, kAnn, 1, kNow));
+    EXPECT_EQ(1, store.sighting(kSubnet, kAnn).message);
+    EXPECT_EQ(0, store.sighting(kSubnet, kAnn).answer);
+    EXPECT_TRUE(store.answers(kSubnet, kAnn, kTen, 2));
+    EXPECT_EQ(static_cast<uint32_t>(kNow / 1000), store.sighting(kSubnet, kAnn).at_s);
+    EXPECT_EQ(2, store.sighting(kSubnet, kAnn).answer);
+    store.meet(kSubnet, kAnn, 3, kNow + 5000);
+    EXPECT_EQ(static_cast<uint32_t>(kNow / 1000) + 5, store.sighting(kSubnet, kAnn).at_s);
+    EXPECT_EQ(0, store.sighting(kSubnet, kAnn).answer);
+}
+
+TEST_F(StoreTest, AnAnswerWithAnotherAddressIsNotTheClientsOwn) {
+    set({{kAnn, kTen, ""}});
+    store.meet(kSubnet, kAnn, 1, kNow);
+    EXPECT_FALSE(store.answers(kSubnet, kAnn, kEleven, 2));
+    EXPECT_FALSE(store.answers(kSubnet, kBob, kTen, 2));
+    EXPECT_FALSE(store.answers(kSubnet + 1, kAnn, kTen, 2));
+    EXPECT_EQ(0, store.sighting(kSubnet, kAnn).answer);
+}
+
+TEST_F(StoreTest, ANewSetKeepsWhatWasHeardOfItsClients) {
+    set({{kAnn, kTen, ""}});
+    store.meet(kSubnet, kAnn, 1, kNow);
+    replace({{kBob, kEleven, ""}, {kAnn, kTen, ""}});
+    EXPECT_EQ(1, store.sighting(kSubnet, kAnn).message);
+    EXPECT_EQ(0, store.sighting(kSubnet, kBob).message);
+}
+
+TEST_F(StoreTest, MeetsStrangersAndTheWithdrawn) {
+    set({{kAnn, kTen, ""}});
+    unset({{kAnn, kLater}});
+    EXPECT_EQ(Standing::kWithdrawn, store.meet(kSubnet, kAnn, 3, kNow));
+    EXPECT_EQ(kLater, store.withdrawn_until(kSubnet, kAnn));
+    EXPECT_EQ(Standing::kUnknown, store.meet(kSubnet, kBob, 3, kNow));
+    EXPECT_EQ(Standing::kUnknown, store.meet(kSubnet + 1, kBob, 3, kNow));
+}
+
+TEST_F(StoreTest, KnowsClientsOfOtherSubnets) {
+    set({{kAnn, kTen, ""}});
+    EXPECT_TRUE(store.reserves_elsewhere(kSubnet + 1, kAnn));
+    EXPECT_FALSE(store.reserves_elsewhere(kSubnet, kAnn));
+    EXPECT_FALSE(store.reserves_elsewhere(kSubnet + 1, kBob));
+}
+
 TEST_F(StoreTest, FindsAReservationByAddress) {
     set({{kAnn, kTen, ""}});
     const auto found = store.by_address(kSubnet, kTen);
@@ -197,9 +244,10 @@ TEST_F(StoreTest, ReadersNeverSeeHalfOfAChange) {
             while (!stop) {
                 const auto page = store.page(kSubnet, 0, 3);
                 if (page.size() != 2 || page[0].hostname != page[1].hostname ||
-                    store.standing(kSubnet, kAnn, kNow) != Standing::kReserved) {
+                    store.meet(kSubnet, kAnn, 1, kNow) != Standing::kReserved) {
                     ++torn;
                 }
+                store.answers(kSubnet, kBob, kTen, 2);
             }
         });
     }
