@@ -203,6 +203,7 @@ def held_vnic(ctx: Context, name: str) -> IPAddress:
 def test_a_host_that_came_back_is_not_chosen_at_once(ctx: Context, watch: Watch, clock: Clock) -> None:
     second_host(ctx, watch)
     networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=2)
+    answers(ctx, watch)
     falls(ctx, watch, clock)
     clock.advance(1)
     answers(ctx, watch)
@@ -220,8 +221,16 @@ def test_a_host_that_came_back_is_not_chosen_at_once(ctx: Context, watch: Watch,
     assert states(ctx) == {"host-a": "starting", "host-b": "running"}
 
 
+def test_a_host_that_never_answered_before_is_not_held_back(ctx: Context, watch: Watch, clock: Clock) -> None:
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    falls(ctx, watch, clock)
+    answers(ctx, watch)
+    assert hosts.show(ctx, "host-a").held_back_until is None
+
+
 def test_a_host_that_keeps_falling_is_held_back_for_longer(ctx: Context, watch: Watch, clock: Clock) -> None:
     networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    answers(ctx, watch)
     held_s = []
     for pause_s in (0, 60, 60, ctx.settings.host_calm_s):
         clock.advance(pause_s)
@@ -236,6 +245,7 @@ def test_a_host_that_keeps_falling_is_held_back_for_longer(ctx: Context, watch: 
 
 def test_a_restarted_manager_holds_back_whom_it_held_back(ctx: Context, watch: Watch, clock: Clock) -> None:
     networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    answers(ctx, watch)
     falls(ctx, watch, clock)
     answers(ctx, watch)
     before = hosts.show(ctx, "host-a").held_back_until
