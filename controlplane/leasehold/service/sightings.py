@@ -146,10 +146,11 @@ def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting)
         "unreachable_reason": sighting.reason,
         "boot_id": sighting.boot or row.boot_id,
     }
-    if health == "up" and row.health == "down":
+    # One that never answered did not fall: it was not there yet.
+    has_been_up = row.answered_ms is not None
+    if health == "up" and row.health == "down" and has_been_up:
         values["returned_ms"] = now_ms
-    # One that never answered is on its way up for the first time.
-    if health == "down" and row.health != "down" and row.answered_ms is not None:
+    if health == "down" and row.health != "down" and has_been_up:
         calm_ms = ctx.settings.host_calm_s * 1000
         was_calm = row.returned_ms is None or now_ms - row.returned_ms >= calm_ms
         values["falls"] = 1 if was_calm else row.falls + 1
