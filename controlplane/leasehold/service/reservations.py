@@ -12,6 +12,7 @@ from leasehold.domain.subnets import address_at, offset_of, within
 from leasehold.domain.values import Reservation
 from leasehold.errors import AddressOutOfRange, AddressTaken, MacReserved, SubnetRetiring
 from leasehold.service import events, exhaustion, lineage, subnets
+from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
@@ -162,7 +163,7 @@ def sweep(ctx: Context) -> int:
         unsettled = connection.execute(select(addresses.c.subnet_id).where(movable).distinct()).scalars().all()
     moved = sum(_sweep(ctx, subnet_id) for subnet_id in sorted(unsettled))
     if moved:
-        ctx.bell.ring()
+        ctx.bell.ring(News.CONFIRMED | News.EVENTS)
     return moved
 
 
