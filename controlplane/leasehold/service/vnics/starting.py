@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Confirmation, ConfirmationState, Started, Vnic, VnicChange, Wait
-from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering
+from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering, SubnetRetiring
 from leasehold.service import networks, reservations
 from leasehold.service.bell import News
 from leasehold.service.context import Context
@@ -128,7 +128,7 @@ def _settle(ctx: Context, vnic_id: str) -> bool:
             if row is None or not _may_settle(connection, row):
                 return False
             reservations.promise(ctx, connection, row.subnet_id, row.id, Mac(row.mac), None)
-    except (SubnetExhausted, SubnetRecovering) as error:
+    except (SubnetExhausted, SubnetRecovering, SubnetRetiring) as error:
         log.warning("vNIC %s runs with another MAC, and waits for an address: %s", vnic_id, error)
         return False
     ctx.bell.ring()
