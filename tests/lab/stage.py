@@ -118,6 +118,10 @@ class Stage:
         """The answer to a PUT."""
         return _checked(self.api.put(path, json=body))
 
+    def patch(self, path: str, **body: Any) -> dict[str, Any]:
+        """The answer to a PATCH."""
+        return _checked(self.api.patch(path, json=body))
+
     def post(self, path: str, **body: Any) -> dict[str, Any]:
         """The answer to a POST."""
         return _checked(self.api.post(path, json=body))

@@ -71,7 +71,7 @@ def promise(
     if kept is not None and kept.state == "held":
         return
     lineage.refuse_while_recovering(connection, subnet)
-    _refuse_retiring(subnet)
+    refuse_retiring(subnet)
     for row in own:
         if row.state == "held":
             let_go(ctx, connection, subnet, row)
@@ -237,7 +237,8 @@ def _tell(
     events.emit(connection, ctx.now_ms(), event, f"subnets/{subnet.id}/addresses/{ip}", data)
 
 
-def _refuse_retiring(subnet: AnyRow) -> None:
+def refuse_retiring(subnet: AnyRow) -> None:
+    """Raises SubnetRetiring for a subnet that was renumbered."""
     if subnet.successor_id is not None:
         raise SubnetRetiring(
             f"Subnet {subnet.id} ({subnet.cidr}) was renumbered to subnet {subnet.successor_id}, and hands nothing out "
