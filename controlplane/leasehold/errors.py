@@ -156,6 +156,12 @@ class ReservationNotFound(NotFound):
     code = "reservation-not-found"
 
 
+class AddressUnknown(NotFound):
+    """The address is promised to nobody, and was not lately."""
+
+    code = "address-unknown"
+
+
 class VnicNotFound(NotFound):
     """No vNIC of this id."""
 

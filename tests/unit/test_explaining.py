@@ -57,8 +57,8 @@ def rejected(subnet: int = SUBNET, reason: str = "unknown", at: datetime = NOW) 
     return Rejected(subnet=subnet, reason=reason, count=3, at=at)
 
 
-def heard(at: datetime = NOW) -> Heard:
-    return Heard(subnet=SUBNET, message="DISCOVER", at=at)
+def heard(at: datetime = NOW, answer: str | None = "OFFER") -> Heard:
+    return Heard(subnet=SUBNET, message="DISCOVER", at=at, answer=answer)
 
 
 def with_server(**fields: object) -> Evidence:
@@ -90,6 +90,7 @@ CASES: list[tuple[Cause, Evidence, list[str]]] = [
     ("refused", with_server(rejected=(rejected(),), heard=(heard(EARLIER),)), ["turned away"]),
     ("not-taken", with_server(heard=(heard(),), rejected=(rejected(at=EARLIER),)), ["DISCOVER", str(IP)]),
     ("not-taken", with_server(heard=(heard(),), leases=(lease(state="expired"),)), ["DISCOVER"]),
+    ("unanswered", with_server(heard=(heard(answer=None),)), ["not", "DISCOVER"]),
     ("silent", READY, ["no DISCOVER", "host-a"]),
     ("silent", with_server(leases=(lease(ip=IPAddress("192.0.2.99")),)), ["no DISCOVER"]),
     ("silent", replace(READY, vnic=None), [f"MAC {MAC}"]),

@@ -4,6 +4,7 @@ import click
 from sqlalchemy import make_url
 
 from leasehold.cli.exits import Group
+from leasehold.cli.explain import explain
 from leasehold.cli.hosts import host, server
 from leasehold.cli.mac_pools import mac_pool
 from leasehold.cli.opening import open_database
@@ -55,6 +56,7 @@ for _command in (
     worker,
     token,
     status,
+    explain,
     duties,
     mac_pool,
     data_center,

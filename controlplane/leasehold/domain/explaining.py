@@ -24,6 +24,7 @@ Cause = Literal[
     "stale-lease",
     "other-subnet",
     "refused",
+    "unanswered",
     "not-taken",
     "silent",
 ]
@@ -43,11 +44,12 @@ class LeaseSeen:
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """The last message of the client that a server heard on a subnet."""
+    """The last message of the client that a server heard on a subnet, and what it answered: None for nothing."""
 
     subnet: int
     message: str
     at: datetime
+    answer: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,10 +215,17 @@ def _of_the_client(known: Evidence) -> Verdict:
     heard = max((each for server in servers for each in server.heard), key=lambda each: each.at, default=None)
     if rejected is not None and (heard is None or rejected.at >= heard.at):
         return _turned_away(known, rejected)
+    if heard is not None and heard.answer is None:
+        return _no(
+            "unanswered",
+            f"{who} was heard with {heard.message} at {_at(heard.at)} and should have been answered, but was not.",
+            f"Look at the log of Kea on {_listed(each.host for each in servers if heard in each.heard)}.",
+        )
     if heard is not None:
         return _no(
             "not-taken",
-            f"{who} was heard with {heard.message} at {_at(heard.at)} and offered {ip}, but did not take it.",
+            f"{who} was heard with {heard.message} at {_at(heard.at)} and answered with {heard.answer}, but holds no "
+            f"lease of {ip}.",
             "Look whether the offer reaches the guest: its firewall, another DHCP server that answers first, or a "
             "switch that filters DHCP servers.",
         )

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from netaddr import AddrFormatError, IPAddress
+
+from leasehold.domain.addresses import Mac
+from leasehold.domain.explaining import Heard, LeaseSeen, Rejected
 from leasehold.domain.replication import Batch, Entry, HookStatus, Resync, SubnetState
 from leasehold.domain.values import Host
-from leasehold.errors import KeaRefused
+from leasehold.errors import KeaRefused, LeaseholdError
 from leasehold.kea.transport import Result, Transport
 
 
@@ -16,6 +21,15 @@ class Applied:
 
     accepted: bool
     state: SubnetState
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSeen:
+    """What a server knows of one client, on all subnets of ours."""
+
+    heard: tuple[Heard, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    leases: tuple[LeaseSeen, ...] = ()
 
 
 class Commands:
@@ -37,6 +51,48 @@ class Commands:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _misunderstood(host, command, answer) from error
+
+    def client(self, host: Host, mac: Mac) -> ClientSeen:
+        """What the hook knows of a client: what it heard of it, answered, rejected, and its leases."""
+        command = "leasehold-client-get"
+        answer = self._transport.command(host, command, {"hw-address": str(mac)})
+        try:
+            known = [] if answer.result is Result.EMPTY else list(answer.arguments["subnets"])
+            return ClientSeen(
+                heard=tuple(
+                    Heard(
+                        subnet=int(each["subnet-id"]),
+                        message=last["type"],
+                        at=_instant(last["at"]),
+                        answer=last["answer"],
+                    )
+                    for each in known
+                    if (last := each["last-message"]) is not None
+                ),
+                rejected=tuple(
+                    Rejected(
+                        subnet=int(each["subnet-id"]),
+                        reason=rejection["reason"],
+                        count=int(rejection["count"]),
+                        at=_instant(rejection["last"]),
+                    )
+                    for each in known
+                    for rejection in each["rejections"]
+                ),
+                leases=tuple(
+                    LeaseSeen(
+                        subnet=int(each["subnet-id"]),
+                        ip=IPAddress(lease["ip-address"]),
+                        mac=None if lease["hw-address"] is None else Mac.parse(lease["hw-address"]),
+                        state=lease["state"],
+                        expires_at=_instant(lease["expires"]),
+                    )
+                    for each in known
+                    for lease in each["leases"]
+                ),
+            )
+        except (KeyError, TypeError, ValueError, AddrFormatError, LeaseholdError) as error:
+            raise _misunderstood(host, command, answer.arguments) from error
 
     def apply(self, host: Host, batch: Batch) -> Applied:
         """Hands over a part of the log. Not accepted, where the host is not at the batch's base and epoch."""
@@ -102,6 +158,10 @@ class Commands:
             return Applied(answer.result is Result.SUCCESS, _state(answer.arguments))
         except (KeyError, TypeError, ValueError) as error:
             raise _misunderstood(host, command, answer.arguments) from error
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
 
 
 def _state(answer: Mapping[str, Any]) -> SubnetState:

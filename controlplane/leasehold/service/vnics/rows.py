@@ -11,7 +11,6 @@ from leasehold.domain.subnets import address_at
 from leasehold.domain.values import Vnic
 from leasehold.errors import DatabaseBusy, InUse, VnicNotFound
 from leasehold.service import macs, subnets
-from leasehold.service.bell import News
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow, Violation
 from leasehold.store.sets import among
@@ -58,7 +57,7 @@ def writing(ctx: Context, dry_run: bool, *, changes_rules: bool = False) -> Iter
             "Ask again.",
             retry_after_s=1,
         ) from violation
-    ctx.bell.ring(News.LOG | News.EVENTS)
+    ctx.bell.ring()
 
 
 def refuse_change_while_running(row: AnyRow, changed: Sequence[str]) -> None:
