@@ -7,11 +7,17 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import allocation, kea
+from bench import allocation, api, kea
 from bench.figures import Figure
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
-_BENCHMARKS = {"dora": kea.dora, "push": kea.push, "allocation": allocation.allocation}
+_BENCHMARKS = {
+    "dora": kea.dora,
+    "push": kea.push,
+    "allocation": allocation.allocation,
+    "start": api.start,
+    "throughput": api.throughput,
+}
 
 
 def main() -> None:

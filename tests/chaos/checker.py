@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from chaos.history import FOREVER, Accounting, Call, Entry, Exchange, Ground, Heard, Trouble
+from chaos.history import FOREVER, Accounting, Call, Entry, Exchange, Ground, Heard, Trouble, begin_of
 from chaos.lives import UNKNOWN, Moment, address_of, changes, confirming, known, lets_go, lives, macs_of, promises
 
 _REST_NS = 20_000_000_000
@@ -67,7 +67,11 @@ def check(ground: Ground, entries: Iterable[Entry]) -> list[Violation]:
 class _Checker:
     def __init__(self, ground: Ground, entries: Sequence[Entry]) -> None:
         self._ground = ground
+        self._epoch = min(map(begin_of, entries), default=0)
         self._heard = sorted((each for each in entries if isinstance(each, Heard)), key=lambda each: each.at)
+        self._heard_by: dict[tuple[str, str], list[Heard]] = defaultdict(list)
+        for heard in self._heard:
+            self._heard_by[heard.network, heard.mac].append(heard)
         self._exchanges = [each for each in entries if isinstance(each, Exchange)]
         self._troubles = [each for each in entries if isinstance(each, Trouble)]
         self._accounts = [each for each in entries if isinstance(each, Accounting)]
@@ -123,7 +127,7 @@ class _Checker:
             for hold in by_address.get((heard.network, heard.ip), ()):
                 if hold.begin < heard.at < hold.end and heard.mac != hold.mac:
                     yield Violation(
-                        "I1", heard.at, f"{_told(self._ground, heard)}, while {_who(hold)} held it since {hold.begin}"
+                        "I1", heard.at, f"{self._told(heard)}, while {_who(hold)} held it since {self._s(hold.begin)}"
                     )
 
     def addresses_served_in_turns(self) -> Iterator[Violation]:
@@ -136,7 +140,7 @@ class _Checker:
             for before, after in pairwise(told):
                 if before.mac == after.mac:
                     continue
-                turn = f"{_told(self._ground, before)}, and then {_told(self._ground, after)}"
+                turn = f"{self._told(before)}, and then {self._told(after)}"
                 if not self._was_let_go(before.mac, before.ip, after.at):
                     yield Violation("I1", after.at, f"{turn}; nobody had let it go")
                 elif not any(
@@ -189,9 +193,7 @@ class _Checker:
             for heard in self._heard_of(hold):
                 server = self._ground.servers[heard.network].get(heard.server)
                 if server in hold.servers and heard.ip != hold.ip:
-                    yield Violation(
-                        "I3", heard.at, f"{_told(self._ground, heard)}, which had confirmed {hold.ip} for it"
-                    )
+                    yield Violation("I3", heard.at, f"{self._told(heard)}, which had confirmed {hold.ip} for it")
             for exchange in self._exchanges_of(hold):
                 server = self._ground.servers[exchange.network].get(exchange.server or "")
                 if exchange.outcome == "nak" and exchange.asked == hold.ip and server in hold.servers:
@@ -209,7 +211,7 @@ class _Checker:
                         yield Violation(
                             "I3",
                             exchange.end,
-                            f"{_who(hold)} with {hold.ip} asked in vain from {exchange.begin}; "
+                            f"{_who(hold)} with {hold.ip} asked in vain from {self._s(exchange.begin)}; "
                             f"{server} had confirmed and lived",
                         )
 
@@ -245,14 +247,14 @@ class _Checker:
                 if each.call.begin < heard.at and self._may_be_on(each, heard.network)
             ]
             if not starts:
-                yield Violation("I4", heard.at, f"{_told(self._ground, heard)}, to whom nothing was ever promised")
+                yield Violation("I4", heard.at, f"{self._told(heard)}, to whom nothing was ever promised")
             elif not any(address_of(each.call) in (None, heard.ip) for each in starts):
-                yield Violation("I4", heard.at, f"{_told(self._ground, heard)}, to whom it was never promised")
+                yield Violation("I4", heard.at, f"{self._told(heard)}, to whom it was never promised")
             elif (gone := self._confirmed_gone(heard)) is not None:
                 yield Violation(
                     "I4",
                     heard.at,
-                    f"{_told(self._ground, heard)}; it was withdrawn by {gone.verb} of {gone.subject} at {gone.end}, "
+                    f"{self._told(heard)}; it was withdrawn by {gone.verb} of {gone.subject} at {self._s(gone.end)}, "
                     "which the server had confirmed",
                 )
 
@@ -315,6 +317,14 @@ class _Checker:
 
     # ---- shared ------------------------------------------------------------------------------------------------------
 
+    def _told(self, heard: Heard) -> str:
+        server = self._ground.servers[heard.network].get(heard.server, heard.server)
+        return f"{server} sent {heard.kind} of {heard.ip} on {heard.network} to {heard.mac} at {self._s(heard.at)}"
+
+    def _s(self, at: int) -> str:
+        """Seconds since the history's beginning."""
+        return f"{(at - self._epoch) / 1e9:.3f}"
+
     def _held(self, vnic: str, moments: Sequence[Moment]) -> Iterator[_Hold]:
         confirmed: frozenset[str] = frozenset()
         for number, moment in enumerate(moments):
@@ -337,8 +347,8 @@ class _Checker:
                     yield moment
 
     def _heard_of(self, hold: _Hold) -> Iterator[Heard]:
-        for each in self._heard:
-            if (each.mac, each.network) == (hold.mac, hold.network) and hold.begin < each.at < hold.end:
+        for each in self._heard_by[hold.network, hold.mac]:
+            if hold.begin < each.at < hold.end:
                 yield each
 
     def _exchanges_of(self, hold: _Hold) -> Iterator[Exchange]:
@@ -377,11 +387,6 @@ def _running_since(listing: Call, host: str) -> str | None:
 
 def _who(hold: _Hold) -> str:
     return f"{hold.vnic} ({hold.mac})"
-
-
-def _told(ground: Ground, heard: Heard) -> str:
-    server = ground.servers[heard.network].get(heard.server, heard.server)
-    return f"{server} sent {heard.kind} of {heard.ip} on {heard.network} to {heard.mac} at {heard.at}"
 
 
 def _brief(call: Call) -> str:

@@ -52,6 +52,7 @@ _STANDSTILLS = ("stall_control", "kill_database")
 _ANSWER_S = 1.0
 _IMPATIENT_S = 0.3
 _OBSERVE_S = 0.4
+_PROBE_S = 0.05
 _SUPERVISE_S = 0.1
 _RESYNC_NS = 10_000_000_000
 _FAULTS: Mapping[str, Fault] = {
@@ -130,6 +131,8 @@ class Field:
         }
         self._faults: list[BaseException] = []
         self._stopping = threading.Event()
+        self._macs: dict[str, dict[str, None]] = {network: {} for network in _SUBNETS}
+        """All MACs that vNICs of a network ever had."""
         self.hosts: dict[str, Host] = {}
         self.subnets: dict[str, int] = {}
         self._captures: dict[str, Capture] = {}
@@ -165,6 +168,7 @@ class Field:
                 self._start(partial(self._work, lane, number), f"lane {number}")
             for network in _SUBNETS:
                 self._start(partial(self._observe, network), f"observer of {network}")
+                self._start(partial(self._probe, network), f"prober of {network}")
             self._start(partial(self._work, self._administrator, 0), "administrator")
             for name, supervisor in self._supervisors.items():
                 self._start(partial(supervisor.watch, self._stopping), f"supervisor of {name}")
@@ -362,6 +366,7 @@ class Field:
                 raise ValueError(f"the field does not know {step.kind!r}")
         if answer is not None and "mac" in answer:
             slot.mac = answer["mac"]
+            self._macs[step.network][answer["mac"]] = None
 
     def _call(
         self, api: httpx.Client, verb: str, vnic: str, method: str, path: str, body: Mapping[str, Any] | None = None
@@ -609,6 +614,17 @@ class Field:
                         answer=response.json(),
                     )
                 )  # fmt: skip
+
+    def _probe(self, network: str) -> None:
+        """Asks in turn for every MAC that a vNIC ever had, so that the wire shows what each server would serve."""
+        with self._guest(network, "") as client:
+            while not self._stopping.is_set():
+                for mac in list(self._macs[network]):
+                    client.mac = mac
+                    client.send(client.message(Type.DISCOVER))
+                    if self._stopping.wait(_PROBE_S):
+                        return
+                self._stopping.wait(_PROBE_S)
 
     def _work(self, lane: _Lane, number: int) -> None:
         with self._client(number) as api:

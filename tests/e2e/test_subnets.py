@@ -112,6 +112,31 @@ def test_every_option_is_on_the_wire(stage: Stage, second: int) -> None:
     assert answer.options[224] == b"\x0a\x0b"
 
 
+def test_a_change_of_settings_reaches_the_guests_and_loses_no_reservation(stage: Stage, second: int) -> None:
+    guest = started(stage, second)
+    address = promised(stage, guest)
+    stage.patch(
+        f"/v1/subnets/{second}", mtu=1300, options=[], ranges=[{"from": "203.0.113.200", "to": "203.0.113.210"}]
+    )
+    wait_until(lambda: acknowledged(guest).options[26] == (1300).to_bytes(2, "big"), 10, "the new MTU is on the wire")
+    answer = acknowledged(guest)
+    assert answer.yiaddr == address
+    assert 66 not in answer.options
+    assert promised(stage, started(stage, second)).startswith("203.0.113.20")
+    stage.patch(f"/v1/subnets/{second}", ranges=[])
+
+
+def test_a_cidr_may_begin_elsewhere_under_guests_that_run(stage: Stage, second: int) -> None:
+    guest = started(stage, second)
+    address = promised(stage, guest)
+    assert leased(guest) == address
+    stage.patch(f"/v1/subnets/{second}", cidr="203.0.112.0/23")
+    wait_until(lambda: acknowledged(guest).addresses(Option.SUBNET_MASK) == ["255.255.254.0"], 10, "the new mask")
+    assert acknowledged(guest).yiaddr == address
+    late = started(stage, second)
+    assert leased(late) == promised(stage, late)
+
+
 def test_a_stranger_is_answered_on_neither_subnet(stage: Stage, second: int) -> None:
     stranger = stage.lab.vm(f"vm-{next(_names)}", NETWORK, "02:ff:00:00:00:01")
     with stranger.raw_client() as client:
@@ -130,3 +155,29 @@ def test_a_guest_of_the_second_subnet_that_was_stopped_gets_nak(stage: Stage, se
         answer = client.renew(address)
     assert answer is not None
     assert answer.type is Type.NAK
+
+
+def test_a_renumbered_subnets_guests_have_their_new_addresses(stage: Stage, second: int) -> None:
+    guest = started(stage, second)
+    before = promised(stage, guest)
+    assert leased(guest) == before
+    done = stage.post(f"/v1/subnets/{second}/renumber", cidr="198.51.100.0/23")
+    new = done["subnet"]["id"]
+    wait_until(lambda: new in managed(stage), 20, "the new subnet is served")
+    with guest.raw_client() as client:
+        answer = client.renew(before)
+    assert answer is not None
+    assert answer.type is Type.NAK
+    assert (
+        leased(guest)
+        == promised(stage, guest)
+        == next(each["after"] for each in done["moved"] if each["before"] == before)
+    )
+    wait_until(
+        lambda: [each["id"] for each in stage.get("/v1/subnets")["items"]] == [stage.subnet, new],
+        30,
+        "the old subnet is gone",
+    )
+    wait_until(lambda: managed(stage) == {stage.subnet, new}, 20, "it is not served any more")
+    first = started(stage, stage.subnet)
+    assert leased(first) == promised(stage, first)

@@ -107,21 +107,6 @@ def test_a_batch_is_not_larger_than_it_may_be(post: Post, receiver: Receiver) ->
     assert receiver.batches[-1] == 1  # alone, since it does not fit with any other
 
 
-def test_a_batch_of_which_one_event_is_not_taken_is_repeated(post: Post, receiver: Receiver) -> None:
-    """In ever smaller batches, so that the others arrive, and in their subjects' order."""
-    receiver.answer = failing("poison")
-    webhook = post.subscribe(receiver, batch=Batch(events=8))
-    post.tell("well", 1, 2, 3)
-    post.tell("poison", 4)
-    post.tell("well", 5, 6)
-    post.start()
-    until(lambda: numbers(receiver.taken, "well") == [1, 2, 3, 5, 6], "the others arrived")
-    until(lambda: post.states(webhook) == ["delivered"] * 3 + ["waiting"] + ["delivered"] * 2, "that is known")
-    assert receiver.batches[0] == 6
-    receiver.answer = lambda _: TAKEN
-    until(lambda: post.states(webhook) == ["delivered"] * 6, "all are known as delivered")
-
-
 # ---- several requests at once
 
 

@@ -68,7 +68,11 @@ class Stage:
         """IPAM on the network with so many servers, and a subnet; returns when they run."""
         self.put(f"/v1/networks/{NETWORK}", ipam_enabled=True, ipam_servers=servers)
         self.subnet = self.post("/v1/subnets", **SUBNET)["id"]
-        wait_until(lambda: len(self.running()) >= servers, _SETTLE_S, f"{servers} IPAM servers run")
+        self.wait_for_servers(servers)
+
+    def wait_for_servers(self, count: int) -> None:
+        """Until so many IPAM servers run."""
+        wait_until(lambda: len(self.running()) >= count, _SETTLE_S, f"{count} IPAM servers run")
 
     def running(self) -> list[str]:
         """Ids of the hosts whose IPAM server runs."""
@@ -113,6 +117,10 @@ class Stage:
     def put(self, path: str, **body: Any) -> dict[str, Any]:
         """The answer to a PUT."""
         return _checked(self.api.put(path, json=body))
+
+    def patch(self, path: str, **body: Any) -> dict[str, Any]:
+        """The answer to a PATCH."""
+        return _checked(self.api.patch(path, json=body))
 
     def post(self, path: str, **body: Any) -> dict[str, Any]:
         """The answer to a POST."""

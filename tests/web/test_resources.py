@@ -90,6 +90,45 @@ def test_a_dry_run_of_a_subnet_makes_none(api: Api) -> None:
     assert (again.status_code, again.get_json()["subnet"]) == (409, overlapping)
 
 
+def test_a_subnet_changes_by_what_is_said_of_it(api: Api, subnet: int) -> None:
+    path = f"/v1/subnets/{subnet}"
+    api.put("/v1/vnics/a", vm="vm", name="eth0", subnet=subnet)
+    api.post("/v1/vnics/a/start", wait="none", ip="192.0.2.10")
+    etag = api.get(path).headers["ETag"]
+    changed = api.patch(path, headers={"If-Match": etag}, mtu=1400, options=[{"code": 66, "value": "a.example"}])
+    assert (changed.status_code, changed.get_json()["subnet"]["mtu"]) == (200, 1400)
+    assert changed.headers["ETag"] != etag
+    assert api.patch(path, headers={"If-Match": etag}, mtu=1500).status_code == 412
+    ranges = [{"from": "192.0.2.20", "to": "192.0.2.29"}]
+    dry = api.call("PATCH", f"{path}?dry_run=true", json={"ranges": ranges}).get_json()
+    assert (dry["out_of_range_count"], dry["out_of_range"][0]["ip"]) == (1, "192.0.2.10")
+    assert api.get(path).get_json()["ranges"] == []
+    left = api.patch(path, mtu=None, gateway=None).get_json()["subnet"]
+    assert (left["mtu"], left["gateway"], left["options"][0]["value"]) == (None, None, "a.example")
+    lost = api.patch(path, cidr="192.0.2.64/26")
+    assert (lost.status_code, lost.get_json()["vnics"]) == (409, ["a"])
+    bad = api.patch(path, options=[{"name": "tftp-server-name", "value": 7}])
+    assert (bad.status_code, bad.get_json()["field"]) == (400, "options.0.value")
+    assert api.patch(path, network="green").get_json()["field"] == "network"
+
+
+def test_a_subnet_is_renumbered(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/a", vm="vm", name="eth0", subnet=subnet)
+    api.post("/v1/vnics/a/start", wait="none", ip="192.0.2.10")
+    path = f"/v1/subnets/{subnet}/renumber"
+    dry = api.call("POST", f"{path}?dry_run=true", json={"cidr": "198.51.100.0/24"})
+    done = api.post(path, cidr="198.51.100.0/24", gateway="198.51.100.254")
+    assert (dry.status_code, done.status_code) == (200, 201)
+    assert dry.get_json()["moved"] == done.get_json()["moved"]
+    (moved,) = done.get_json()["moved"]
+    assert (moved["vnic"], moved["before"], moved["after"]) == ("a", "192.0.2.10", "198.51.100.10")
+    new = api.get(done.headers["Location"]).get_json()
+    assert (new["gateway"], dry.get_json()["subnet"]["gateway"]) == ("198.51.100.254", "198.51.100.1")
+    assert api.get(f"/v1/subnets/{subnet}").get_json()["successor"] == new["id"]
+    again = api.put("/v1/vnics/a", vm="vm", name="eth0", subnet=subnet)
+    assert (again.status_code, again.get_json()["successor"]) == (409, new["id"])
+
+
 def test_a_device_has_a_reservation_until_it_is_removed(api: Api, subnet: int) -> None:
     path = f"/v1/subnets/{subnet}/reservations"
     dry = api.call("POST", f"{path}?dry_run=true", json={"mac": "02:00:00:00:00:77"})

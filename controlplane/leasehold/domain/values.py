@@ -131,6 +131,42 @@ class Subnet(SubnetSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AddressInUse:
+    """An address that is promised, or was and is not free yet; `vnic` is None for a device's."""
+
+    ip: IPAddress
+    mac: Mac
+    vnic: str | None
+    state: AddressState
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubnetEffect:
+    """What a change of a subnet does to addresses in use: the first that it leaves out of range, and how many."""
+
+    out_of_range: tuple[AddressInUse, ...]
+    out_of_range_count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenumberedAddress:
+    """A vNIC or device that has another address since its subnet was renumbered."""
+
+    vnic: str | None
+    mac: Mac
+    before: IPAddress
+    after: IPAddress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renumbered:
+    """The subnet that has taken an old one's place, and the addresses that changed, by the old one."""
+
+    subnet: Subnet
+    moved: tuple[RenumberedAddress, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostNetwork:
     """How a host is attached to a network."""
 

@@ -4,15 +4,19 @@ Source: Kea 2.2 Administrator Reference Manual, "Management API"; Kea 3.0's for 
 """
 
 import json
+import select
+import socket
 import ssl
 import threading
+import time
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
-
-import httpx
+from urllib.parse import urlsplit
 
 from leasehold.config import Settings
 from leasehold.domain.values import Host
@@ -33,6 +37,9 @@ class Result(IntEnum):
     CONFLICT = 4
 
 
+_RESULTS = frozenset(Result)
+
+
 @dataclass(frozen=True)
 class Answer:
     """What Kea answered. `arguments` is empty where it gave none."""
@@ -45,14 +52,17 @@ class Transport:
     """Connections to all hosts, each host's its own, kept open between commands. Threads may share it.
 
     `service` is the server that a Control Agent is to forward to; None for a server's own HTTP socket.
+
+    On the standard library's HTTP client: the time that `start` takes is made of commands, and a general one costs more
+    than the command itself.
     """
 
     def __init__(self, settings: Settings, service: str | None = "dhcp4") -> None:
         self._service = service
-        self._timeout = httpx.Timeout(settings.control_timeout_s, connect=settings.control_connect_timeout_s)
+        self._settings = settings
         self._tls = ssl.create_default_context()
         self._lock = threading.Lock()
-        self._clients: dict[str, tuple[tuple[str, str, str], httpx.Client]] = {}
+        self._idle: dict[str, list[_Connection]] = {}
 
     def command(self, host: Host, command: str, arguments: Mapping[str, Any] | None = None) -> Answer:
         """Sends a command and waits for its answer. Raises HostUnreachable, KeaRefused."""
@@ -62,63 +72,127 @@ class Transport:
         if arguments is not None:
             body["arguments"] = arguments
         try:
-            response = self._client(host).post("", json=body)
-        except httpx.TimeoutException as error:
-            raise _unreachable(host, f"no answer in time ({_name(error)})") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise _unreachable(host, str(error) or _name(error)) from error
-        return _answer(host, command, response)
+            connection = self._take(host)
+            try:
+                status, answered = connection.post(json.dumps(body).encode())
+            except BaseException:
+                connection.close()
+                raise
+        except TimeoutError as error:
+            raise _unreachable(host, f"no answer in time ({error or _name(error)})") from error
+        except (OSError, HTTPException, ValueError) as error:
+            raise _unreachable(host, getattr(error, "strerror", None) or str(error) or _name(error)) from error
+        self._give_back(host, connection)
+        return _answer(host, command, status, answered)
 
     def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection that is not in use."""
         with self._lock:
-            clients, self._clients = list(self._clients.values()), {}
-        for _, client in clients:
-            client.close()
+            idle, self._idle = self._idle, {}
+        for each in idle.values():
+            for connection in each:
+                connection.close()
 
-    def _client(self, host: Host) -> httpx.Client:
-        key = (host.control_url, host.username, host.password)
+    def _take(self, host: Host) -> "_Connection":
+        """One that is open and to where the host is now, or a new one."""
         with self._lock:
-            known = self._clients.get(host.id)
-            if known is not None and known[0] == key:
-                return known[1]
-            client = httpx.Client(
-                base_url=host.control_url,
-                auth=(host.username, host.password),
-                timeout=self._timeout,
-                limits=httpx.Limits(keepalive_expiry=_KEEPALIVE_S),
-                verify=self._tls,
-                trust_env=False,
-            )
-            self._clients[host.id] = (key, client)
-        if known is not None:
-            known[1].close()
-        return client
+            idle = self._idle.get(host.id, [])
+            while idle:
+                connection = idle.pop()
+                if connection.is_usable(host):
+                    return connection
+                connection.close()
+        return _Connection(host, self._settings, self._tls)
+
+    def _give_back(self, host: Host, connection: "_Connection") -> None:
+        with self._lock:
+            self._idle.setdefault(host.id, []).append(connection)
 
 
-def _answer(host: Host, command: str, response: httpx.Response) -> Answer:
-    if response.status_code == HTTPStatus.UNAUTHORIZED:
+class _Connection:
+    """One kept-open connection to a host's control channel."""
+
+    def __init__(self, host: Host, settings: Settings, tls: ssl.SSLContext) -> None:
+        """Raises ValueError for a URL that is none."""
+        self._target = _target(host)
+        self._used_at = time.monotonic()
+        self._timeout_s = settings.control_timeout_s
+        url = urlsplit(host.control_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f"{host.control_url!r} is no URL of a control channel; write http://ADDRESS:PORT/")
+        self._path = url.path or "/"
+        credentials = b64encode(f"{host.username}:{host.password}".encode()).decode()
+        self._headers = {"Content-Type": "application/json", "Authorization": f"Basic {credentials}"}
+        connect_timeout_s = settings.control_connect_timeout_s
+        self._http = (
+            HTTPSConnection(url.hostname, url.port, timeout=connect_timeout_s, context=tls)
+            if url.scheme == "https"
+            else HTTPConnection(url.hostname, url.port, timeout=connect_timeout_s)
+        )
+
+    def is_usable(self, host: Host) -> bool:
+        """True while it is to where the host is now, and the other side has not closed it."""
+        sock = self._http.sock
+        return (
+            sock is not None
+            and self._target == _target(host)
+            and time.monotonic() - self._used_at < _KEEPALIVE_S
+            and not _has_ended(sock)
+        )
+
+    def post(self, body: bytes) -> tuple[int, bytes]:
+        """The answer's status and body. Raises OSError, HTTPException."""
+        if self._http.sock is None:
+            self._http.connect()
+            _open(self._http).settimeout(self._timeout_s)
+        self._http.request("POST", self._path, body, self._headers)
+        with self._http.getresponse() as response:
+            answered = response.status, response.read()
+        self._used_at = time.monotonic()
+        return answered
+
+    def close(self) -> None:
+        self._http.close()
+
+
+def _open(http: HTTPConnection) -> socket.socket:
+    opened: socket.socket = http.sock
+    return opened
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """What can be read unasked is the end. Not by select(2), which knows no descriptors above 1023."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _target(host: Host) -> tuple[str, str, str]:
+    return host.control_url, host.username, host.password
+
+
+def _answer(host: Host, command: str, status: int, body: bytes) -> Answer:
+    if status == HTTPStatus.UNAUTHORIZED:
         raise _refused(
             host,
             command,
             HTTPStatus.UNAUTHORIZED,
             f"user {host.username!r} is not let in. Give the host the username and password of its Control Agent.",
         )
-    if response.status_code != HTTPStatus.OK:
-        raise _refused(host, command, response.status_code, f"HTTP status {response.status_code}.")
+    if status != HTTPStatus.OK:
+        raise _refused(host, command, status, f"HTTP status {status}.")
     try:
-        answers = response.json()
+        answers = json.loads(body)
     except (json.JSONDecodeError, UnicodeDecodeError):
         answers = None
     answer = answers[0] if isinstance(answers, list) and len(answers) == 1 else None
     if not isinstance(answer, dict) or not isinstance(answer.get("result"), int):
-        raise _refused(
-            host, command, None, f"{response.text[:80]!r} is no answer of Kea. Does {host.control_url} lead to one?"
-        )
+        begin = body[:80].decode(errors="replace")
+        raise _refused(host, command, None, f"{begin!r} is no answer of Kea. Does {host.control_url} lead to one?")
     result, text, arguments = answer["result"], str(answer.get("text", "")), answer.get("arguments", {})
     if text.startswith(_NOT_FORWARDED):
         raise _unreachable(host, text)
-    if result not in list(Result):
+    if result not in _RESULTS:
         raise _refused(host, command, result, text)
     return Answer(Result(result), arguments if isinstance(arguments, dict) else {})
 

@@ -1,9 +1,12 @@
 """Wakes whoever waits for a commit: in this process, and, over PostgreSQL, in all others on the same database."""
 
+import functools
 import logging
+import operator
 import threading
 import uuid
 from collections.abc import Callable
+from enum import Flag, auto
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -17,30 +20,53 @@ _POLL_S = 1.0
 _AFTER_A_FAULT_S = 0.5
 
 
+class News(Flag):
+    """What changed: who waits for one kind leaves the processor to others when it is another."""
+
+    PLAN = auto()
+    """What hosts, networks and subnets there are, and who is to serve what."""
+    LOG = auto()
+    """Reservations came or went."""
+    CONFIRMED = auto()
+    """A server has them, or is known not to answer."""
+    EVENTS = auto()
+    """There is something to tell webhooks."""
+    ALL = PLAN | LOG | CONFIRMED | EVENTS
+
+
 class Bell:
     """A counter that threads wait on. Ring it after the commit: who wakes then sees what was committed."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._count = 0
+        self._counts = dict.fromkeys(News, 0)
 
     @property
     def count(self) -> int:
-        """How often it rang. Read it before looking at the database, so that no ring between look and wait is lost."""
-        with self._condition:
-            return self._count
+        """How often it rang, whatever for."""
+        return self.heard(News.ALL)
 
-    def ring(self) -> None:
-        """Wakes all who wait."""
+    def heard(self, of: News) -> int:
+        """How much news of these kinds there was. Ask it before looking at the database, so that no ring between look
+        and wait is lost."""
         with self._condition:
-            self._count += 1
+            return self._sum(of)
+
+    def ring(self, of: News = News.ALL) -> None:
+        """Wakes all who wait for news of these kinds."""
+        with self._condition:
+            for each in of:
+                self._counts[each] += 1
             self._condition.notify_all()
 
-    def wait(self, seen: int, timeout_s: float) -> int:
-        """Returns the count as soon as it differs from `seen`, else after `timeout_s` seconds."""
+    def wait(self, seen: int, timeout_s: float, of: News = News.ALL) -> int:
+        """Returns what `heard` says as soon as it differs from `seen`, else after `timeout_s` seconds."""
         with self._condition:
-            self._condition.wait_for(lambda: self._count != seen, timeout_s)
-            return self._count
+            self._condition.wait_for(lambda: self._sum(of) != seen, timeout_s)
+            return self._sum(of)
+
+    def _sum(self, of: News) -> int:
+        return sum(self._counts[each] for each in of)
 
     def start(self) -> None:
         """From now on it also rings when a bell of another process does."""
@@ -61,19 +87,22 @@ class SharedBell(Bell):
         super().__init__()
         self._database = database
         self._name = str(uuid.uuid4())
-        self._untold = threading.Event()
+        self._untold = News(0)
+        self._is_untold = threading.Condition()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
-    def ring(self) -> None:
-        """Wakes all who wait, here and elsewhere."""
-        super().ring()
+    def ring(self, of: News = News.ALL) -> None:
+        """Wakes all who wait for news of these kinds, here and elsewhere."""
+        super().ring(of)
         if self._threads:
-            self._untold.set()
+            with self._is_untold:
+                self._untold |= of
+                self._is_untold.notify()
             return
         try:
             notices = Notices(self._database.engine)
-            notices.tell(self._name)
+            notices.tell(self._name, of.value)
             notices.close()
         except (psycopg.Error, DBAPIError) as error:
             log.info("Other processes hear of a change only when they look next: %s", error)
@@ -92,7 +121,8 @@ class SharedBell(Bell):
         """See Bell. What was rung before has gone out."""
         self._stopping.set()
         threads, self._threads = self._threads, []
-        self._untold.set()
+        with self._is_untold:
+            self._is_untold.notify()
         super().ring()
         for thread in threads:
             thread.join(2 * _POLL_S)
@@ -113,18 +143,24 @@ class SharedBell(Bell):
 
     def _tell(self, notices: Notices) -> None:
         while True:
-            self._untold.wait()
-            self._untold.clear()
-            notices.tell(self._name)
+            with self._is_untold:
+                self._is_untold.wait_for(lambda: self._untold or self._stopping.is_set())
+                told, self._untold = self._untold, News(0)
+            if told:
+                notices.tell(self._name, told.value)
             if self._stopping.is_set():
                 return
 
     def _hear(self, notices: Notices) -> None:
         notices.listen()
         while not self._stopping.is_set():
-            senders = set(notices.hear(_POLL_S))
-            if senders != {self._name}:
-                super().ring()
+            told = dict(notices.hear(_POLL_S))
+            of = News.ALL
+            if told:
+                told.pop(self._name, None)
+                of = News(functools.reduce(operator.or_, told.values(), 0))
+            if of:
+                super().ring(of)
 
 
 Use = Callable[[Notices], None]

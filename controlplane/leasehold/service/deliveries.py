@@ -169,7 +169,7 @@ def give_up(ctx: Context, webhook: Webhook, position: int, stored_before_ms: int
     """Makes dead letters of the events behind `position` that were stored before an instant, and of which none could be
     tried, since the endpoint has been failing ever since: of some of them, so that nobody waits for long. Returns up to
     which position. Raises WebhookNotFound."""
-    with ctx.db.write() as connection:
+    with ctx.db.read() as connection:
         last: int = connection.execute(
             select(func.coalesce(func.max(events.c.position), position)).where(
                 events.c.position > position,
@@ -177,8 +177,9 @@ def give_up(ctx: Context, webhook: Webhook, position: int, stored_before_ms: int
                 events.c.stored_ms < stored_before_ms,
             )
         ).scalar_one()
-        if last == position:
-            return last
+    if last == position:
+        return last
+    with ctx.db.write() as connection:
         columns = ("webhook_id", "event_position", "state", "attempts", "due_ms", "first_due_ms", "last_error")
         connection.execute(
             insert(deliveries).from_select(

@@ -11,6 +11,7 @@ from leasehold.domain.addresses import Mac
 from leasehold.domain.lease_events import GAP, REJECTED, LeaseEvent, Line, Loss, Rejection, parse
 from leasehold.domain.subnets import address_at, offset_of
 from leasehold.service import hosts, subnets
+from leasehold.service.bell import News
 from leasehold.service.context import Context, from_ms
 from leasehold.service.events import NewEvent, append
 from leasehold.store.tables import addresses, event_heads, events, vnics
@@ -50,7 +51,7 @@ def ingest(ctx: Context, host_id: str, boot: str, boot_order: int, lines: Sequen
             )
         else:
             connection.execute(update(event_heads).where(own_head).values(sequence=last))
-    ctx.bell.ring()
+    ctx.bell.ring(News.EVENTS)
     return last
 
 

@@ -7,12 +7,13 @@ could serve whatever it has from earlier. Addresses wait for these rows, and for
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, true, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import Batch, Resync
 from leasehold.domain.subnets import address_at
 from leasehold.domain.values import AwaitedAddress, HeldUp
+from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.service.subnets import spec_of
 from leasehold.store.database import AnyRow, lock
@@ -52,25 +53,28 @@ def next_step(ctx: Context, host_id: str, subnet_id: int) -> Batch | Resync | No
     nothing, when it is there or does not serve the subnet any more."""
     with ctx.db.read() as connection:
         row = connection.execute(
-            select(subnets, server_subnets.c.confirmed_revision)
+            select(subnets, server_subnets.c.confirmed_revision, lineage.c.epoch)
             .join(server_subnets, subnets.c.id == server_subnets.c.subnet_id)
+            .join(lineage, true())
             .where(server_subnets.c.host_id == host_id, subnets.c.id == subnet_id, _BEHIND)
         ).one_or_none()
         if row is None:
             return None
-        epoch = epoch_of(connection)
         if row.confirmed_revision is None:
-            return _resync(connection, row, epoch)
-        return _batch(connection, row, epoch, ctx.settings.push_batch) or _resync(connection, row, epoch)
+            return _resync(connection, row, row.epoch)
+        return _batch(connection, row, row.epoch, ctx.settings.push_batch) or _resync(connection, row, row.epoch)
 
 
-def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: int) -> None:
-    """The host has the subnet's reservations at this revision on disk. Of another epoch, it means nothing."""
-    with ctx.db.write() as connection:
-        if epoch != epoch_of(connection):
+def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: int, *, news: News = News.ALL) -> None:
+    """The host has the subnet's reservations at this revision on disk. Of another epoch, it means nothing.
+
+    Whoever waits does not wait for the disk: what is lost here with the power, hosts say again when they are asked.
+    """
+    with ctx.db.write(durable=False) as connection:
+        if epoch != connection.execute(select(lineage.c.epoch).with_for_update(read=True)).scalar_one():
             return
         connection.execute(_state_of(host_id, subnet_id).values(confirmed_revision=revision, confirmed_ms=ctx.now_ms()))
-    ctx.bell.ring()
+    ctx.bell.ring(news)
 
 
 def forget(ctx: Context, host_id: str, subnet_id: int) -> None:

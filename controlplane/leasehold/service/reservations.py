@@ -12,6 +12,7 @@ from leasehold.domain.subnets import address_at, offset_of, within
 from leasehold.domain.values import Reservation
 from leasehold.errors import AddressOutOfRange, AddressTaken, MacReserved, SubnetRetiring
 from leasehold.service import events, exhaustion, lineage, subnets
+from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
@@ -70,7 +71,7 @@ def promise(
     if kept is not None and kept.state == "held":
         return
     lineage.refuse_while_recovering(connection, subnet)
-    _refuse_retiring(subnet)
+    refuse_retiring(subnet)
     for row in own:
         if row.state == "held":
             let_go(ctx, connection, subnet, row)
@@ -162,7 +163,7 @@ def sweep(ctx: Context) -> int:
         unsettled = connection.execute(select(addresses.c.subnet_id).where(movable).distinct()).scalars().all()
     moved = sum(_sweep(ctx, subnet_id) for subnet_id in sorted(unsettled))
     if moved:
-        ctx.bell.ring()
+        ctx.bell.ring(News.CONFIRMED | News.EVENTS)
     return moved
 
 
@@ -236,7 +237,8 @@ def _tell(
     events.emit(connection, ctx.now_ms(), event, f"subnets/{subnet.id}/addresses/{ip}", data)
 
 
-def _refuse_retiring(subnet: AnyRow) -> None:
+def refuse_retiring(subnet: AnyRow) -> None:
+    """Raises SubnetRetiring for a subnet that was renumbered."""
     if subnet.successor_id is not None:
         raise SubnetRetiring(
             f"Subnet {subnet.id} ({subnet.cidr}) was renumbered to subnet {subnet.successor_id}, and hands nothing out "

@@ -30,6 +30,7 @@ AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 _BUSY_TIMEOUT_MS = 10_000
 _STALLED_MS = 10_000
 _POOL = 16
+_DURABLE = "leasehold_durable"
 _WRITES = "leasehold_writes"
 _LAST = "leasehold_last"
 
@@ -71,8 +72,9 @@ class Database:
                 yield connection
 
     @contextmanager
-    def write(self, *, dry_run: bool = False) -> Iterator[Connection]:
-        """A transaction that is whole when the block ends, or undone when it raises or is a dry run.
+    def write(self, *, dry_run: bool = False, durable: bool = True) -> Iterator[Connection]:
+        """A transaction that is whole when the block ends, or undone when it raises or is a dry run. One that is not
+        `durable` is not waited for until it is on disk: a loss of power may undo it, but none before it.
 
         Raises Violation for a broken constraint, DatabaseBusy when another writer did not finish in time,
         DatabaseUnavailable when the database does not answer; when that was at the very end, the change may have been
@@ -84,8 +86,10 @@ class Database:
             self.engine.connect() as connection,
         ):
             last: dict[Finish, list[Any]] = {}
-            connection = connection.execution_options(**{_WRITES: True, _LAST: last})
+            connection = connection.execution_options(**{_WRITES: True, _DURABLE: durable, _LAST: last})
             with connection.begin() as transaction:
+                if not durable and not self.is_sqlite:
+                    connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
                 yield connection
                 if dry_run:
                     transaction.rollback()
@@ -117,9 +121,9 @@ class FencedDatabase(Database):
         self._duty, self._term = duty, term
 
     @contextmanager
-    def write(self, *, dry_run: bool = False) -> Iterator[Connection]:
+    def write(self, *, dry_run: bool = False, durable: bool = True) -> Iterator[Connection]:
         """See Database; raises DutyLost, with nothing written."""
-        with super().write(dry_run=dry_run) as connection:
+        with super().write(dry_run=dry_run, durable=durable) as connection:
             self._require(connection, lock=True)
             yield connection
 
@@ -184,8 +188,13 @@ def _engine(url: str) -> Engine:
     def begin(connection: Connection) -> None:
         # A deferred transaction that reads first and writes later can fail with SQLITE_BUSY at the write, where no
         # waiting helps: the snapshot is old. Source: SQLite, "Isolation In SQLite" and "BEGIN IMMEDIATE".
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        options = connection.get_execution_options()
+        if options.get(_WRITES, False):
+            synchronous = "FULL" if options.get(_DURABLE, True) else "NORMAL"
+            connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.exec_driver_sql("BEGIN")
 
     return engine
 

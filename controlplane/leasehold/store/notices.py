@@ -20,18 +20,19 @@ class Notices:
         connection.autocommit = True
         self._connection = connection
 
-    def tell(self, sender: str) -> None:
+    def tell(self, sender: str, what: int) -> None:
         """Tells all who listen, with the name of who did it."""
-        self._connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, sender))
+        self._connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, f"{what} {sender}"))
 
     def listen(self) -> None:
         """What is told from now on is heard."""
         self._connection.execute(f"LISTEN {_CHANNEL}".encode())
 
-    def hear(self, timeout_s: float) -> Iterator[str]:
-        """The senders of what came until the first pause, for which it waits up to `timeout_s` seconds."""
+    def hear(self, timeout_s: float) -> Iterator[tuple[str, int]]:
+        """Who told what since it was asked last; if nobody did, it waits up to `timeout_s` seconds for one."""
         for notice in self._connection.notifies(timeout=timeout_s, stop_after=1):
-            yield notice.payload
+            what, _, sender = notice.payload.partition(" ")
+            yield sender, int(what)
 
     def close(self) -> None:
         """Closes the connection."""

@@ -13,6 +13,7 @@ from leasehold.domain.event_types import EventType
 from leasehold.domain.values import Event
 from leasehold.errors import Unavailable
 from leasehold.service import events
+from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.service.events import Filter
 from leasehold.web.api import READERS, Routes
@@ -151,7 +152,7 @@ class _Stream:
         yield b":\n\n"  # so that the client has its headers at once
         told_at = time.monotonic()
         while not (self._closed or self._is_ending()) and (now := time.monotonic()) < self._deadline:
-            heard = self._ctx.bell.count
+            heard = self._ctx.bell.heard(News.EVENTS)
             found = events.find(self._ctx, self._wanted, after=self._after, limit=_STREAM_PAGE)
             told_to = found.events[-1].position if found.events else self._after
             self._after = found.looked_to
@@ -163,7 +164,7 @@ class _Stream:
                 yield b"".join(parts) or b":\n\n"
                 told_at = now
             if found.is_all:
-                self._ctx.bell.wait(heard, min(_LOOK_S, max(0.0, self._deadline - now)))
+                self._ctx.bell.wait(heard, min(_LOOK_S, max(0.0, self._deadline - now)), News.EVENTS)
                 time.sleep(_LEAST_PAUSE_S)
 
     def close(self) -> None:

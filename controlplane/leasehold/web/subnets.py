@@ -1,6 +1,6 @@
 """`/v1/subnets` and their reservations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field
 from leasehold.domain.addresses import AddressRange, parse_ip
 from leasehold.domain.options import DhcpOption, OptionType, Route, parse_option
 from leasehold.domain.subnets import LEAST_MTU, MAX_LEASE_TIME_S, MOST_MTU
-from leasehold.domain.values import Reservation, Subnet, SubnetSpec
+from leasehold.domain.values import AddressState, Renumbered, Reservation, Subnet, SubnetSpec
 from leasehold.errors import (
     AddressOutOfRange,
     AddressTaken,
@@ -20,6 +20,7 @@ from leasehold.errors import (
     NetworkNotFound,
     RangeInvalid,
     ReservationNotFound,
+    RevisionMismatch,
     SubnetExhausted,
     SubnetInvalid,
     SubnetNotFound,
@@ -27,7 +28,7 @@ from leasehold.errors import (
     SubnetRecovering,
     SubnetRetiring,
 )
-from leasehold.service import devices, reservations, subnets
+from leasehold.service import devices, reservations, subnet_changes, subnets
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, WRITERS, Reply, Routes
 from leasehold.web.wire import (
@@ -128,24 +129,24 @@ class SubnetFields(In):
     exclusions: Annotated[tuple[AddressRangeIn, ...], Field(max_length=256)] = ()
     mac_ranges: Annotated[tuple[MacRangeIn, ...], Field(max_length=256)] = ()
 
-    def fields(self, *, said: bool = False) -> dict[str, Any]:
-        """As fields of a SubnetSpec; all, or with `said` those that the caller said. Raises RangeInvalid for a range
-        that ends before it begins, FieldInvalid for an option that does not fit."""
-        every: dict[str, Callable[[], object]] = {
-            "gateway": lambda: self.gateway,
-            "dns": lambda: self.dns,
-            "ntp": lambda: self.ntp,
-            "domain": lambda: self.domain,
-            "mtu": lambda: self.mtu,
-            "routes": lambda: tuple(Route(destination=each.destination, gateway=each.gateway) for each in self.routes),
-            "options": lambda: tuple(each.parsed(f"options.{index}") for index, each in enumerate(self.options)),
-            "lease_time": lambda: self.lease_time,
-            "ranges": lambda: tuple(each.value() for each in self.ranges),
-            "exclusions": lambda: tuple(each.value() for each in self.exclusions),
-            "mac_ranges": lambda: tuple(each.value() for each in self.mac_ranges),
-        }
-        wanted = self.model_fields_set if said else every.keys()
-        return {"lease_time_s" if name == "lease_time" else name: of() for name, of in every.items() if name in wanted}
+
+_READ: Mapping[str, Callable[[Any], object]] = {
+    "routes": lambda routes: tuple(Route(destination=each.destination, gateway=each.gateway) for each in routes),
+    "options": lambda options: tuple(each.parsed(f"options.{index}") for index, each in enumerate(options)),
+    "ranges": lambda ranges: tuple(each.value() for each in ranges),
+    "exclusions": lambda ranges: tuple(each.value() for each in ranges),
+    "mac_ranges": lambda ranges: tuple(each.value() for each in ranges),
+}
+
+
+def _spec_fields(body: In, names: Iterable[str]) -> dict[str, Any]:
+    """These fields of a body as those of a SubnetSpec. Raises RangeInvalid for a range that ends before it begins,
+    FieldInvalid for an option that does not fit."""
+    values = {name: getattr(body, name) for name in names}
+    return {
+        "lease_time_s" if name == "lease_time" else name: _READ[name](value) if name in _READ else value
+        for name, value in values.items()
+    }
 
 
 class SubnetIn(SubnetFields):
@@ -158,7 +159,32 @@ class SubnetIn(SubnetFields):
 
     def spec(self) -> SubnetSpec:
         """Raises RangeInvalid, FieldInvalid."""
-        return SubnetSpec(network=self.network, cidr=self.cidr, **self.fields())
+        return SubnetSpec(**_spec_fields(self, type(self).model_fields))
+
+
+class SubnetPatch(SubnetFields):
+    """What is to change; fields left out stay, null takes one away. Lists are replaced whole. Addresses in use that are
+    outside of new ranges stay with their holders."""
+
+    cidr: CidrText | None = None
+
+    def changes(self) -> dict[str, Any]:
+        """As fields of a SubnetSpec. Raises RangeInvalid, FieldInvalid."""
+        return _spec_fields(self, self.model_fields_set - ({"cidr"} if self.cidr is None else set()))
+
+
+class RenumberIn(In):
+    """The new CIDR. What is left out is at the same place there as in the old one."""
+
+    cidr: CidrText
+    gateway: IpText | None = None
+    routes: Annotated[tuple[RouteIn, ...], Field(max_length=64)] = ()
+    ranges: Annotated[tuple[AddressRangeIn, ...], Field(max_length=256)] = ()
+    exclusions: Annotated[tuple[AddressRangeIn, ...], Field(max_length=256)] = ()
+
+    def changes(self) -> dict[str, Any]:
+        """As fields of a SubnetSpec, but for the CIDR. Raises RangeInvalid."""
+        return _spec_fields(self, self.model_fields_set - {"cidr"})
 
 
 class SubnetUsageOut(Out):
@@ -196,6 +222,40 @@ class SubnetOut(Out):
     settings_revision: int
     successor: int | None
     usage: SubnetUsageOut
+
+
+class AddressInUseOut(Out):
+    """An address that is promised, or was and is not free yet. `vnic` is null for a device's."""
+
+    ip: IpText
+    mac: MacText
+    vnic: str | None
+    state: AddressState
+
+
+class ChangedSubnetOut(Out):
+    """A changed subnet. `out_of_range` are the first addresses in use that this change left out of its ranges, and
+    `out_of_range_count` how many there are: they stay with their holders."""
+
+    subnet: SubnetOut
+    out_of_range: list[AddressInUseOut]
+    out_of_range_count: int
+
+
+class RenumberedAddressOut(Out):
+    """A vNIC, or with null a device, that has another address now."""
+
+    vnic: str | None
+    mac: MacText
+    before: IpText
+    after: IpText
+
+
+class RenumberedOut(Out):
+    """The new subnet, and the addresses that changed."""
+
+    subnet: SubnetOut
+    moved: list[RenumberedAddressOut]
 
 
 class SubnetPage(PageOut[SubnetOut]):
@@ -255,6 +315,56 @@ def get_subnet(ctx: Context, subnet_id: SubnetId) -> Reply[Subnet]:
     """One subnet."""
     subnet = subnets.get(ctx, subnet_id)
     return Reply(subnet, revision=subnet.settings_revision)
+
+
+@routes.on(
+    "PATCH",
+    "/subnets/<subnet_id>",
+    roles=WRITERS,
+    answer=ChangedSubnetOut,
+    errors=[SubnetNotFound, SubnetInvalid, RangeInvalid, SubnetOverlap, InUse, RevisionMismatch],
+)
+def patch_subnet(
+    ctx: Context, subnet_id: SubnetId, query: WriteQuery, body: SubnetPatch, if_match: int | None
+) -> Reply[ChangedSubnetOut]:
+    """Changes a subnet while vNICs run. Servers take it over at once; no reservation is lost."""
+    subnet, effect = subnet_changes.change(ctx, subnet_id, body.changes(), revision=if_match, dry_run=query.dry_run)
+    changed = ChangedSubnetOut(
+        subnet=SubnetOut.model_validate(subnet),
+        out_of_range=[AddressInUseOut.model_validate(each) for each in effect.out_of_range],
+        out_of_range_count=effect.out_of_range_count,
+    )
+    return Reply(changed, revision=subnet.settings_revision)
+
+
+@routes.on(
+    "POST",
+    "/subnets/<subnet_id>/renumber",
+    roles=WRITERS,
+    answer=RenumberedOut,
+    statuses=(201, 200),
+    errors=[
+        SubnetNotFound,
+        SubnetInvalid,
+        RangeInvalid,
+        SubnetOverlap,
+        SubnetRetiring,
+        SubnetExhausted,
+        SubnetRecovering,
+        RevisionMismatch,
+    ],
+)
+def renumber_subnet(
+    ctx: Context, subnet_id: SubnetId, query: WriteQuery, body: RenumberIn, if_match: int | None
+) -> Reply[Renumbered]:
+    """Moves the subnet's vNICs and devices to a new subnet with the same settings. The old one goes when its last
+    address is free. A dry run answers 200 with every address that would change."""
+    renumbered = subnet_changes.renumber(
+        ctx, subnet_id, body.cidr, body.changes(), revision=if_match, dry_run=query.dry_run
+    )
+    if query.dry_run:
+        return Reply(renumbered)
+    return Reply(renumbered, 201, f"/v1/subnets/{renumbered.subnet.id}", renumbered.subnet.settings_revision)
 
 
 @routes.on("DELETE", "/subnets/<subnet_id>", roles=WRITERS, errors=[SubnetNotFound, InUse])

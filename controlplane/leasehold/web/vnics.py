@@ -225,7 +225,16 @@ class StartedOut(Out):
     servers: list[ConfirmationOut]
 
 
-_FITTING = (ScopeNotFound, NetworkNotFound, SubnetNotFound, MacNotUnicast, MacTaken, MacPoolExhausted, WouldDuplicate)
+_FITTING = (
+    ScopeNotFound,
+    NetworkNotFound,
+    SubnetNotFound,
+    SubnetRetiring,
+    MacNotUnicast,
+    MacTaken,
+    MacPoolExhausted,
+    WouldDuplicate,
+)
 _PROMISING = (SubnetExhausted, SubnetRetiring, MacReserved, SubnetRecovering, NotConfirmed, NoServer)
 
 

@@ -8,6 +8,7 @@ from leasehold.kea.commands import Commands
 from leasehold.kea.provider import KeaDhcpProvider
 from leasehold.kea.transport import Transport
 from leasehold.service import deliveries, hosts
+from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.service.devices import ReservationLog
 from leasehold.service.duties import Duties
@@ -27,6 +28,8 @@ _SHARES_IN_TIMEOUT = 4
 
 _MANAGE, _PUSH, _DELIVER = "manage", "push", "deliver"
 _ALL = "all networks"
+
+_TOLD = News.PLAN | News.EVENTS
 
 
 class Worker:
@@ -113,15 +116,19 @@ class Worker:
         self._duties.close()
 
     def _listen(self) -> None:
-        seen = self._ctx.bell.count
+        bell = self._ctx.bell
+        seen, plan = bell.heard(_TOLD), bell.heard(News.PLAN)
         while not self._stopping.is_set():
-            heard = self._ctx.bell.wait(seen, _LISTEN_S)
-            if heard != seen:
-                # Whoever waits for a reservation comes first: these would take the processor from the push.
-                self._stopping.wait(_CALM_S)
-                seen = heard
+            heard = bell.wait(seen, _LISTEN_S, _TOLD)
+            if heard == seen:
+                continue
+            # Whoever waits for a reservation comes first: these would take the processor from the push.
+            self._stopping.wait(_CALM_S)
+            seen, planned = heard, bell.heard(News.PLAN)
+            self._deliver.wake()
+            if planned != plan:
+                plan = planned
+                self._share.wake()
                 manager = self._manager
                 if manager is not None:
                     manager[1].wake()
-                self._share.wake()
-                self._deliver.wake()

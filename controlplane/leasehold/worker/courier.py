@@ -117,6 +117,8 @@ class Courier:
         self._blocked: set[str] = set()
         self._lock = threading.Lock()
         self._failures = 0
+        # Whether it ever answered since this courier began: the one before may have died while it was down.
+        self._was_up = False
         self._not_before_ms = 0
         self._failed_tries: list[Try] = []
         self._delivered_try: Try | None = None
@@ -157,7 +159,7 @@ class Courier:
             self._position = self._written = deliveries.position_of(self._ctx, self._id)
             self._ahead, self._look_at_ms = set(), 0
             self._source = webhooks.source(self._ctx)
-        was_down = self._is_down
+        was_down, failures = self._is_down, self._failures
         if was_down and self._webhook is not None:
             self._give_up_old(self._webhook)
         known = self._webhook.revision if self._webhook is not None and now_ms < self._look_at_ms else None
@@ -176,6 +178,9 @@ class Courier:
         elif found.is_whole:
             self._send_fresh(found, was_down)
         self._write_if_due(self._ctx.now_ms())
+        if self._is_down and self._failures > failures:
+            pause_s = backoff_s(self._failures - _DOWN_AFTER + 1, _FIRST_BACKOFF_S, _MOST_PAUSE_S)
+            self._not_before_ms = max(self._not_before_ms, self._ctx.now_ms() + round(pause_s * 1000))
         return self._pause_s(found)
 
     @property
@@ -213,9 +218,6 @@ class Courier:
         now_ms = self._ctx.now_ms()
         if self.is_over:
             return 0
-        if self._is_down:
-            pause_s = backoff_s(self._failures - _DOWN_AFTER + 1, _FIRST_BACKOFF_S, _MOST_PAUSE_S)
-            self._not_before_ms = max(self._not_before_ms, now_ms + round(pause_s * 1000))
         if now_ms < self._not_before_ms:
             return (self._not_before_ms - now_ms) / 1000
         if found.retries or self._position < found.last:
@@ -365,7 +367,8 @@ class Courier:
         with self._lock:
             if result.error is None:
                 webhook_events.labels(self._id).inc(attempt.events)
-                was_down, self._failures = self._is_down, 0
+                was_down, self._failures = self._is_down or not self._was_up, 0
+                self._was_up = True
                 self._delivered_try = attempt
             else:
                 was_down, self._failures = False, self._failures + 1

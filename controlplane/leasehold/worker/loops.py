@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from leasehold.errors import Unavailable
-from leasehold.service.bell import Bell
+from leasehold.service.bell import Bell, News
 from leasehold.service.pulse import pulse
 from leasehold.store.database import DutyLost
 
@@ -23,10 +23,10 @@ class Loop:
     """Calls `turn` over and over in a thread of its own, until `stop`.
 
     `turn` returns how many seconds it can wait for its next turn. `wake` ends the wait, or, for a loop with a `bell`,
-    its ringing; but for `least_pause_s`, and a rest that keeps the loop's share of the processor small. What `turn`
-    raises is a fault of ours or of the database: it is logged with its traceback, and the loop mends itself by turning
-    again after a pause, since every turn begins from what is stored. With DutyLost it ends by itself. `at_end` is
-    called once, in the thread, after the last turn.
+    its ringing for `news`; but for `least_pause_s`, and a rest that keeps the loop's share of the processor small. What
+    `turn` raises is a fault of ours or of the database: it is logged with its traceback, and the loop mends itself by
+    turning again after a pause, since every turn begins from what is stored. With DutyLost it ends by itself. `at_end`
+    is called once, in the thread, after the last turn.
     """
 
     def __init__(
@@ -35,12 +35,14 @@ class Loop:
         turn: Callable[[], float],
         *,
         bell: Bell | None = None,
+        news: News = News.ALL,
         least_pause_s: float = 0,
         at_end: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self._turn = turn
         self._bell = bell
+        self._news = news
         self._at_end = at_end
         self._least_pause_s = least_pause_s
         self._stopping = threading.Event()
@@ -56,7 +58,7 @@ class Loop:
     def wake(self) -> None:
         """Ends the present wait, or the next one."""
         if self._bell is not None:
-            self._bell.ring()
+            self._bell.ring(self._news)
         self._woken.set()
 
     def stop(self) -> None:
@@ -88,7 +90,7 @@ class Loop:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._woken.clear()
-            heard = 0 if self._bell is None else self._bell.count
+            heard = 0 if self._bell is None else self._bell.heard(self._news)
             began = self._turning_since = time.monotonic()
             try:
                 pause_s = self._turn()
@@ -110,7 +112,7 @@ class Loop:
             if self._stopping.is_set():
                 break
             if self._bell is not None:
-                self._bell.wait(heard, pause_s)
+                self._bell.wait(heard, pause_s, self._news)
             else:
                 self._woken.wait(pause_s)
         self._at_end()

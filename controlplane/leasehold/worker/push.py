@@ -11,6 +11,7 @@ from leasehold.domain.values import Host
 from leasehold.errors import HostNotFound, HostUnreachable, KeaRefused
 from leasehold.kea.commands import Applied, Commands
 from leasehold.service import counters, hosts, replication, sightings
+from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.worker.loops import Loop, backoff_s
 
@@ -36,7 +37,7 @@ class Push:
         self._senders: dict[str, _Sender] = {}
         self._lock = threading.Lock()
         # No thread between the bell and this one: `start` waits for what comes of it.
-        self._loop = Loop("push", self._turn, bell=ctx.bell)
+        self._loop = Loop("push", self._turn, bell=ctx.bell, news=News.PLAN | News.LOG)
         self.start = self._loop.start
 
     def stop(self) -> None:
@@ -149,12 +150,13 @@ class _Sender:
             if step is None:
                 return
             host = self._known_host()
-            if isinstance(step, Batch):
-                self._send_batch(host, step)
-            else:
+            if isinstance(step, Resync):
                 self._send_all(host, step)
+            elif self._send_batch(host, step) and len(step.set) + len(step.unset) < self._ctx.settings.push_batch:
+                return  # that was all; what came since has rung the bell
 
-    def _send_batch(self, host: Host, batch: Batch) -> None:
+    def _send_batch(self, host: Host, batch: Batch) -> bool:
+        """Whether the host took it."""
         try:
             applied = _counted(
                 host, "batch", len(batch.set) + len(batch.unset), lambda: self._commands.apply(host, batch)
@@ -163,12 +165,13 @@ class _Sender:
             # What the hook has does not fit the log: reservations that others added or removed there, for one.
             log.warning("Host %s gets all reservations of subnet %d: %s", host.id, batch.subnet, error)
             replication.forget(self._ctx, host.id, batch.subnet)
-            return
+            return False
         if applied.accepted:
-            replication.confirm(self._ctx, host.id, batch.subnet, batch.epoch, batch.revision)
+            replication.confirm(self._ctx, host.id, batch.subnet, batch.epoch, batch.revision, news=News.CONFIRMED)
         else:
             # Its answer to an earlier batch was lost, or its journal; or we are behind ourselves.
             sightings.reconcile(self._ctx, host.id, applied.state)
+        return applied.accepted
 
     def _send_all(self, host: Host, resync: Resync) -> None:
         page = self._ctx.settings.push_batch

@@ -1,7 +1,7 @@
 """Moves what was let go on: addresses from draining to cooling, addresses and MACs from cooling to free, and addresses
-of vNICs whose MAC changed while they ran back to them."""
+of vNICs whose MAC changed while they ran back to them. Removes renumbered subnets that are empty."""
 
-from leasehold.service import macs, reservations, vnics
+from leasehold.service import macs, reservations, subnet_changes, vnics
 from leasehold.service.context import Context
 from leasehold.worker.loops import Loop
 
@@ -10,7 +10,7 @@ def sweeper(ctx: Context) -> Loop:
     """The loop that sweeps every `sweep_interval_s`, and goes on at once while there is something to move."""
 
     def turn() -> float:
-        moved = reservations.sweep(ctx) + macs.sweep(ctx) + vnics.settle(ctx)
+        moved = reservations.sweep(ctx) + macs.sweep(ctx) + vnics.settle(ctx) + subnet_changes.remove_retired(ctx)
         return 0 if moved else ctx.settings.sweep_interval_s
 
     return Loop("sweep", turn)

@@ -361,7 +361,9 @@ def _network_of(connection: Connection, network: str | None, subnet: int | None)
         networks.require(connection, network)
     if subnet is None:
         return network
-    own: str = subnets.require(connection, subnet).network_id
+    row = subnets.require(connection, subnet)
+    reservations.refuse_retiring(row)
+    own: str = row.network_id
     if network not in (None, own):
         raise FieldInvalid(
             f"subnet: {subnet} is on network {own}, not on {network}. "

@@ -11,6 +11,7 @@ from leasehold.domain.subnets import address_at
 from leasehold.domain.values import Vnic
 from leasehold.errors import DatabaseBusy, InUse, VnicNotFound
 from leasehold.service import macs, subnets
+from leasehold.service.bell import News
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow, Violation
 from leasehold.store.sets import among
@@ -57,7 +58,7 @@ def writing(ctx: Context, dry_run: bool, *, changes_rules: bool = False) -> Iter
             "Ask again.",
             retry_after_s=1,
         ) from violation
-    ctx.bell.ring()
+    ctx.bell.ring(News.LOG | News.EVENTS)
 
 
 def refuse_change_while_running(row: AnyRow, changed: Sequence[str]) -> None:

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Select, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Confirmation, ConfirmationState, Started, Vnic, VnicChange, Wait
-from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering
+from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering, SubnetRetiring
 from leasehold.service import networks, reservations
+from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.service.hosts import FAILURE_COUNTS_MS
 from leasehold.service.vnics import changing, rows
@@ -23,6 +24,9 @@ from leasehold.store.tables import networks as networks_table
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 0.25
+
+_CHANGED = News.LOG | News.EVENTS
+_AWAITED = News.PLAN | News.CONFIRMED
 
 
 def start(
@@ -41,7 +45,7 @@ def start(
         started = _started(connection, start_in(ctx, connection, rows.require(connection, vnic_id), ip))
     if dry_run:
         return started
-    ctx.bell.ring()
+    ctx.bell.ring(_CHANGED)
     return _await_confirmation(ctx, started, wait)
 
 
@@ -68,7 +72,7 @@ def stop(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> Vnic:
         rows.require(connection, vnic_id)
         stop_in(ctx, connection, vnic_id)
         vnic = rows.known(connection, vnic_id)
-    ctx.bell.ring()
+    ctx.bell.ring(_CHANGED)
     return vnic
 
 
@@ -124,7 +128,7 @@ def _settle(ctx: Context, vnic_id: str) -> bool:
             if row is None or not _may_settle(connection, row):
                 return False
             reservations.promise(ctx, connection, row.subnet_id, row.id, Mac(row.mac), None)
-    except (SubnetExhausted, SubnetRecovering) as error:
+    except (SubnetExhausted, SubnetRecovering, SubnetRetiring) as error:
         log.warning("vNIC %s runs with another MAC, and waits for an address: %s", vnic_id, error)
         return False
     ctx.bell.ring()
@@ -165,7 +169,7 @@ def has_ipam(connection: Connection, network: str | None, subnet: int | None) ->
 def _await_confirmation(ctx: Context, started: Started, wait: Wait) -> Started:
     deadline = time.monotonic() + ctx.settings.start_budget_s
     while started.ipam and wait != "none":
-        seen = ctx.bell.count
+        seen = ctx.bell.heard(_AWAITED)
         if started.ip is None:
             _settle(ctx, started.vnic.id)
         with ctx.db.read() as connection:
@@ -179,7 +183,7 @@ def _await_confirmation(ctx: Context, started: Started, wait: Wait) -> Started:
             raise _not_confirmed(started, wait)
         # No bell tells that a host which was away is still away.
         in_doubt = any(each.state != "confirmed" and each.detail for each in started.servers)
-        ctx.bell.wait(seen, min(remaining_s, _LOOK_AGAIN_S) if in_doubt else remaining_s)
+        ctx.bell.wait(seen, min(remaining_s, _LOOK_AGAIN_S) if in_doubt else remaining_s, _AWAITED)
     return started
 
 
