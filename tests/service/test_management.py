@@ -243,14 +243,6 @@ def test_a_host_that_keeps_falling_is_held_back_for_longer(ctx: Context, watch: 
     assert held_s == [first_s, 2 * first_s, 4 * first_s, first_s]
 
 
-def test_a_new_host_that_was_registered_before_it_ran_is_not_held_back(
-    ctx: Context, watch: Watch, clock: Clock
-) -> None:
-    falls(ctx, watch, clock)
-    answers(ctx, watch)
-    assert hosts.show(ctx, "host-a").held_back_until is None
-
-
 def test_a_restarted_manager_holds_back_whom_it_held_back(ctx: Context, watch: Watch, clock: Clock) -> None:
     networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
     answers(ctx, watch)

@@ -173,16 +173,18 @@ def prune(ctx: Context) -> int:
                 )
             ).all()
         )
+        # One look into the index for each subnet, and not one at each of its entries.
+        first_of = select(func.min(reservation_log.c.revision)).where(reservation_log.c.subnet_id == subnets.c.id)
         firsts = connection.execute(
-            select(reservation_log.c.subnet_id, func.min(reservation_log.c.revision), subnets.c.revision)
-            .join(subnets, subnets.c.id == reservation_log.c.subnet_id)
-            .group_by(reservation_log.c.subnet_id, subnets.c.revision)
+            select(subnets.c.id, first_of.correlate(subnets).scalar_subquery(), subnets.c.revision).where(
+                subnets.c.revision > least
+            )
         ).all()
     due = []
     for subnet_id, first, revision in firsts:
         confirmed = needed.get(subnet_id)
         cut = max(revision - most, min(revision - least, revision if confirmed is None else confirmed))
-        if first <= cut:
+        if first is not None and first <= cut:
             due.append((subnet_id, min(cut, first + _PRUNE_BATCH - 1)))
     pruned = 0
     for subnet_id, last in due:

@@ -1,16 +1,19 @@
 """Moves what was let go on: addresses from draining to cooling, addresses and MACs from cooling to free, and addresses
-of vNICs whose MAC changed while they ran back to them. Removes renumbered subnets that are empty."""
+of vNICs whose MAC changed while they ran back to them. Removes renumbered subnets that are empty, and log entries that
+no server needs any more."""
 
-from leasehold.service import macs, reservations, subnet_changes, vnics
+from leasehold.service import macs, replication, reservations, subnet_changes, vnics
 from leasehold.service.context import Context
 from leasehold.worker.loops import Loop
+
+_STEPS = (reservations.sweep, macs.sweep, vnics.settle, subnet_changes.remove_retired, replication.prune)
 
 
 def sweeper(ctx: Context) -> Loop:
     """The loop that sweeps every `sweep_interval_s`, and goes on at once while there is something to move."""
 
     def turn() -> float:
-        moved = reservations.sweep(ctx) + macs.sweep(ctx) + vnics.settle(ctx) + subnet_changes.remove_retired(ctx)
+        moved = sum(step(ctx) for step in _STEPS)
         return 0 if moved else ctx.settings.sweep_interval_s
 
     return Loop("sweep", turn)
