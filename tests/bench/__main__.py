@@ -7,7 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import allocation, api, kea
+from bench import allocation, api, deliveries, kea
 from bench.figures import Figure
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -17,6 +17,7 @@ _BENCHMARKS = {
     "allocation": allocation.allocation,
     "start": api.start,
     "throughput": api.throughput,
+    "delivery": deliveries.delivery,
 }
 
 
