@@ -39,6 +39,19 @@ def test_a_network_with_a_subnet_stays(api: Api, subnet: int) -> None:
     assert (answer.status_code, answer.get_json()["subnets"]) == (409, [subnet])
 
 
+def test_a_network_changes_by_what_is_said_of_it(api: Api) -> None:
+    path = "/v1/networks/blue"
+    assert api.call("PUT", f"{path}?dry_run=true", json={}).status_code == 200
+    assert api.patch(path, ipam_enabled=True).status_code == 404
+    api.put(path, ipam_enabled=True, ipam_servers=3)
+    assert api.call("PATCH", f"{path}?dry_run=true", json={"ipam_enabled": False}).get_json()["ipam_enabled"] is False
+    assert api.patch(path, ipam_servers=None).get_json() == {"id": "blue", "ipam_enabled": True, "ipam_servers": None}
+    assert api.patch(path, ipam_enabled=False).get_json()["ipam_enabled"] is False
+    assert api.patch(path, ipam_servers=0).get_json()["field"] == "ipam_servers"
+    assert api.delete(f"{path}?dry_run=true").status_code == 204
+    assert api.get(path).status_code == 200
+
+
 def test_a_network_without_servers_lists_none(api: Api, subnet: int) -> None:
     assert api.get("/v1/networks/blue/servers").get_json() == {"items": [], "next": None}
 

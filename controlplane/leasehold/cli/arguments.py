@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import BinaryIO, TypeVar
 
 import click
+from netaddr import IPAddress
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from leasehold.domain.addresses import Mac, MacRange
+from leasehold.domain.addresses import Mac, MacRange, parse_ip
 from leasehold.errors import FieldInvalid
 from leasehold.web.api import fields_invalid
 from leasehold.web.wire import Id
@@ -59,7 +60,18 @@ class RangeType(click.ParamType[MacRange]):
         )
 
 
+class IpType(click.ParamType[IPAddress]):
+    """An IP address."""
+
+    name = "ip"
+
+    def convert(self, value: str | IPAddress, param: click.Parameter | None, ctx: click.Context | None) -> IPAddress:
+        """The address; raises FieldInvalid."""
+        return value if isinstance(value, IPAddress) else parse_ip(value, _named(param))
+
+
 ID = IdType()
+IP = IpType()
 MAC = MacType()
 RANGE = RangeType()
 FILE = click.File("rb")

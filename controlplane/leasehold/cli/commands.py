@@ -7,12 +7,14 @@ from leasehold.cli.exits import Group
 from leasehold.cli.explain import explain
 from leasehold.cli.hosts import host, server
 from leasehold.cli.mac_pools import mac_pool
+from leasehold.cli.networks import network
 from leasehold.cli.opening import open_database
 from leasehold.cli.ovirt import import_group
 from leasehold.cli.printing import note
 from leasehold.cli.scopes import cluster, data_center, vm_pool
 from leasehold.cli.serving import api, serve, worker
 from leasehold.cli.status import duties, status
+from leasehold.cli.subnets import reservation, subnet
 from leasehold.cli.tokens import token
 from leasehold.cli.vnics import vnic
 from leasehold.service import lineage
@@ -58,6 +60,9 @@ for _command in (
     status,
     explain,
     duties,
+    network,
+    subnet,
+    reservation,
     mac_pool,
     data_center,
     cluster,

@@ -89,6 +89,11 @@ def parse_option(
     return option
 
 
+def definition_of(name: str) -> Definition | None:
+    """The option that has this name; None where none has."""
+    return _BY_NAME.get(name)
+
+
 def encode_routes(routes: Iterable[Route], default: IPAddress | None) -> bytes:
     """Option 121. Guests that take it ignore option 3, so that the default route is in it too (RFC 3442)."""
     every = [(route.destination, route.gateway) for route in routes]
@@ -103,7 +108,7 @@ def encode_routes(routes: Iterable[Route], default: IPAddress | None) -> bytes:
 
 
 def _definition(field: str, code: int | None, name: str | None) -> Definition | None:
-    by_name = None if name is None else _BY_NAME.get(name)
+    by_name = None if name is None else definition_of(name)
     if name is not None and by_name is None:
         raise _refused(f"{field}.name", name, "is no option that is known here. Say its code, and its value as octets")
     if code is not None and not 1 <= code <= 254:

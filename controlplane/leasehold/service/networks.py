@@ -1,32 +1,54 @@
 """Networks, and who serves them."""
 
-from sqlalchemy import Connection, delete, insert, select, update
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, true, update
 
 from leasehold.domain.values import Network, Server, ServerSubnet
-from leasehold.errors import FieldInvalid, InUse, NetworkNotFound
+from leasehold.errors import DatabaseBusy, FieldInvalid, InUse, NetworkNotFound
 from leasehold.service.context import Context, from_ms
-from leasehold.store.database import AnyRow
+from leasehold.store.database import AnyRow, Violation
 from leasehold.store.tables import networks, server_subnets, servers, subnets, vnics
 
 MAX_IPAM_SERVERS = 100
 
 
-def put(ctx: Context, network_id: str, *, ipam_enabled: bool, ipam_servers: int | None) -> tuple[Network, bool]:
+def put(
+    ctx: Context, network_id: str, *, ipam_enabled: bool, ipam_servers: int | None, dry_run: bool = False
+) -> tuple[Network, bool]:
     """Creates or replaces a network; the second value is True if it is new. Raises FieldInvalid."""
-    if ipam_servers is not None and not 1 <= ipam_servers <= MAX_IPAM_SERVERS:
-        raise FieldInvalid(
-            f"ipam_servers: {ipam_servers} is not between 1 and {MAX_IPAM_SERVERS}. "
-            "To have no servers at all, set ipam_enabled to false.",
-            field="ipam_servers",
-            value=ipam_servers,
-        )
+    network = Network(id=network_id, ipam_enabled=ipam_enabled, ipam_servers=ipam_servers)
+    _check(network)
     values = {"ipam_enabled": ipam_enabled, "ipam_servers": ipam_servers}
-    with ctx.db.write() as connection:
-        changed = connection.execute(update(networks).where(networks.c.id == network_id).values(**values)).rowcount
-        if not changed:
-            connection.execute(insert(networks).values(id=network_id, **values))
+    try:
+        with ctx.db.write(dry_run=dry_run) as connection:
+            changed = connection.execute(update(networks).where(networks.c.id == network_id).values(**values)).rowcount
+            if not changed:
+                connection.execute(insert(networks).values(id=network_id, **values))
+    except Violation as violation:
+        if violation.constraint != "pk_networks":
+            raise
+        raise DatabaseBusy(
+            f"Another call created network {network_id} at the same time. Ask again.", retry_after_s=1
+        ) from violation
     ctx.bell.ring()
-    return Network(id=network_id, ipam_enabled=ipam_enabled, ipam_servers=ipam_servers), not changed
+    return network, not changed
+
+
+def change(ctx: Context, network_id: str, wanted: Mapping[str, Any], *, dry_run: bool = False) -> Network:
+    """Changes the fields of a network that are named. Raises NetworkNotFound, FieldInvalid."""
+    with ctx.db.write(dry_run=dry_run) as connection:
+        network = replace(_network(require(connection, network_id, lock=True)), **wanted)
+        _check(network)
+        connection.execute(
+            update(networks)
+            .where(networks.c.id == network_id)
+            .values(ipam_enabled=network.ipam_enabled, ipam_servers=network.ipam_servers)
+        )
+    ctx.bell.ring()
+    return network
 
 
 def get(ctx: Context, network_id: str) -> Network:
@@ -35,16 +57,17 @@ def get(ctx: Context, network_id: str) -> Network:
         return _network(require(connection, network_id))
 
 
-def list_networks(ctx: Context) -> list[Network]:
-    """All, by id."""
+def list_networks(ctx: Context, *, limit: int | None = None, after: str | None = None) -> list[Network]:
+    """All, by id; up to `limit` behind the id `after`."""
+    query = select(networks).where(true() if after is None else networks.c.id > after)
     with ctx.db.read() as connection:
-        return [_network(row) for row in connection.execute(select(networks).order_by(networks.c.id))]
+        return [_network(row) for row in connection.execute(query.order_by(networks.c.id).limit(limit))]
 
 
-def delete_network(ctx: Context, network_id: str) -> None:
+def delete_network(ctx: Context, network_id: str, *, dry_run: bool = False) -> None:
     """Raises NetworkNotFound, InUse while it has subnets, vNICs or servers."""
-    with ctx.db.write() as connection:
-        require(connection, network_id)
+    with ctx.db.write(dry_run=dry_run) as connection:
+        require(connection, network_id, lock=True)
         for table, column, what in (
             (subnets, subnets.c.id, "subnets"),
             (vnics, vnics.c.id, "vnics"),
@@ -98,9 +121,11 @@ def list_servers(ctx: Context, network_id: str) -> list[Server]:
     ]
 
 
-def require(connection: Connection, network_id: str) -> AnyRow:
-    """The network's row; raises NetworkNotFound."""
-    row = connection.execute(select(networks).where(networks.c.id == network_id)).one_or_none()
+def require(connection: Connection, network_id: str, *, lock: bool = False) -> AnyRow:
+    """The network's row, locked until the transaction ends if asked, which keeps nobody from naming it; raises
+    NetworkNotFound."""
+    query = select(networks).where(networks.c.id == network_id)
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
     if row is None:
         raise NetworkNotFound(
             f"There is no network {network_id!r}. Create it first with PUT /v1/networks/{network_id}.",
@@ -111,3 +136,14 @@ def require(connection: Connection, network_id: str) -> AnyRow:
 
 def _network(row: AnyRow) -> Network:
     return Network(id=row.id, ipam_enabled=row.ipam_enabled, ipam_servers=row.ipam_servers)
+
+
+def _check(network: Network) -> None:
+    wanted = network.ipam_servers
+    if wanted is not None and not 1 <= wanted <= MAX_IPAM_SERVERS:
+        raise FieldInvalid(
+            f"ipam_servers: {wanted} is not between 1 and {MAX_IPAM_SERVERS}. "
+            "To have no servers at all, set ipam_enabled to false.",
+            field="ipam_servers",
+            value=wanted,
+        )

@@ -144,10 +144,7 @@ def missing(subnet_id: int) -> SubnetNotFound:
 def lock_network(connection: Connection, network_id: str) -> None:
     """Until the transaction ends, nobody else changes which subnets the network has and which addresses are its hosts'
     own: rules among them that no unique index can hold. Raises NetworkNotFound."""
-    networks.require(connection, network_id)
-    connection.execute(
-        select(networks_table.c.id).where(networks_table.c.id == network_id).with_for_update(key_share=True)
-    )
+    networks.require(connection, network_id, lock=True)
 
 
 def refuse_overlap(connection: Connection, spec: SubnetSpec, own_id: int | None = None) -> None:
