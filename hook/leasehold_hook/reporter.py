@@ -147,11 +147,13 @@ class Reporter:
             batch = self._spool.batch(MAX_BATCH)
         if batch is None:
             return False
-        from leasehold_hook.sender import Undelivered  # heavy, and not needed where nothing is reported
+        from leasehold_hook.sender import Backlog, Undelivered  # heavy, and not needed where nothing is reported
 
         try:
             sender = self._sender_for(parameters)
-            acknowledged = sender.post(batch, self._token)
+            figures = self.figures
+            backlog = Backlog(figures.spooled, figures.spooled_octets, figures.lost)
+            acknowledged = sender.post(batch, self._token, backlog)
         except Undelivered as error:
             if error.status == _UNAUTHORIZED:
                 self._sender = None  # the token may be a new one by now

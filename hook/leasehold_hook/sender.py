@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import ssl
+from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from leasehold_hook.spool import Batch
@@ -21,6 +22,15 @@ class Undelivered(Exception):
         self.status = status
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """What waits in the spool, the batch that is sent included, and how many events were lost in this boot."""
+
+    spooled: int
+    spooled_octets: int
+    lost: int
+
+
 class Sender:
     """One connection to the control plane, kept open between batches and opened anew when it broke."""
 
@@ -35,7 +45,7 @@ class Sender:
             else http.client.HTTPConnection(host, url.port, timeout=_CONNECT_S)
         )
 
-    def post(self, batch: Batch, token: str) -> int:
+    def post(self, batch: Batch, token: str, backlog: Backlog) -> int:
         """Send a batch; returns the sequence number up to which events are stored. Raises Undelivered."""
         body = gzip.compress(batch.lines, compresslevel=1, mtime=0)
         path = f"{self._path}?boot={batch.boot}&boot_order={batch.boot_order}"
@@ -43,6 +53,9 @@ class Sender:
             "Authorization": f"Bearer {token}",
             "Content-Type": "application/x-ndjson",
             "Content-Encoding": "gzip",
+            "Leasehold-Spooled": str(backlog.spooled),
+            "Leasehold-Spooled-Octets": str(backlog.spooled_octets),
+            "Leasehold-Lost": str(backlog.lost),
         }
         kept_open = self._connection.sock is not None
         try:
@@ -52,7 +65,7 @@ class Sender:
             # A server may close a connection that was idle, just as we use it again.
             if not kept_open:
                 raise Undelivered(f"{self._url}: {_words(error)}") from None
-            return self.post(batch, token)
+            return self.post(batch, token, backlog)
         except (http.client.HTTPException, OSError) as error:
             self.close()
             raise Undelivered(f"{self._url}: {_words(error)}") from None

@@ -69,8 +69,8 @@ Value argument(CalloutHandle& handle, const char* name) {
     return value;
 }
 
-Message message_of(const Pkt4Ptr& query) {
-    switch (query->getType()) {
+Message message_of(uint8_t type) {
+    switch (type) {
         case isc::dhcp::DHCPREQUEST:
             return Message::kRequest;
         case isc::dhcp::DHCPRELEASE:
@@ -88,7 +88,7 @@ struct Judged {
 
 // Judges the packet for the subnet and those that share its network: Kea may serve it from any of them. The kindest
 // verdict counts; a subnet that is not managed is an administrator's, served by Kea as ever.
-Judged judge_for_network(const Pkt4Ptr& query, uint64_t mac, const SubnetPtr& selected, int64_t at_ms) {
+Judged judge_for_network(const Pkt4Ptr& query, uint8_t type, uint64_t mac, const SubnetPtr& selected, int64_t at_ms) {
     const lh_unknown_clients mode = state().unknown_clients;
     Judged kindest;
     kindest.subnet_id = selected->getID();
@@ -97,8 +97,8 @@ Judged judge_for_network(const Pkt4Ptr& query, uint64_t mac, const SubnetPtr& se
             return {Verdict::kServe, Standing::kUnknown, subnet->getID()};
         }
         const Standing standing =
-            mac == kNoMac ? Standing::kUnknown : state().store.meet(subnet->getID(), mac, query->getType(), at_ms);
-        const Verdict verdict = judge(mode, standing, message_of(query));
+            mac == kNoMac ? Standing::kUnknown : state().store.meet(subnet->getID(), mac, type, at_ms);
+        const Verdict verdict = judge(mode, standing, message_of(type));
         if (verdict < kindest.verdict || standing > kindest.standing) {
             kindest = {verdict, standing, subnet->getID()};
         }
@@ -145,9 +145,12 @@ bool may_have_unreserved(uint32_t subnet_id, uint64_t mac, uint32_t address) {
            !state().store.by_address(subnet_id, address);
 }
 
+// Looked up without getOption(), which would copy the option for us.
 uint32_t lease_time_of(const Pkt4Ptr& response) {
-    const auto option =
-        boost::dynamic_pointer_cast<isc::dhcp::OptionUint32>(response->getOption(isc::dhcp::DHO_DHCP_LEASE_TIME));
+    const auto at = response->options_.find(isc::dhcp::DHO_DHCP_LEASE_TIME);
+    const auto option = at != response->options_.end()
+                            ? boost::dynamic_pointer_cast<isc::dhcp::OptionUint32>(at->second)
+                            : isc::dhcp::OptionUint32Ptr();
     return option ? option->getValue() : 0;
 }
 
@@ -265,14 +268,15 @@ int subnet4_select(CalloutHandle& handle) {
         const auto query = argument<Pkt4Ptr>(handle, "query4");
         mac = mac_of(query->getHWAddr());
         const int64_t at_ms = now_ms();
-        const Judged judged = judge_for_network(query, mac, subnet, at_ms);
+        const uint8_t type = query->getType();
+        const Judged judged = judge_for_network(query, type, mac, subnet, at_ms);
         if (judged.verdict == Verdict::kServe) {
             remember(query, subnet);
             handle.setStatus(before);
             return 0;
         }
         const Reason reason = judged.standing == Standing::kWithdrawn ? Reason::kWithdrawn : Reason::kUnknown;
-        state().rejections.count(judged.subnet_id, mac, reason, at_ms, query->getType());
+        state().rejections.count(judged.subnet_id, mac, reason, at_ms, type);
         if (judged.verdict == Verdict::kRefuse) {
             // Without a subnet Kea answers a REQUEST with NAK, whatever leases, pools and other reservations there are.
             // (With one it would keep silent about an address outside its pools that nobody holds.)

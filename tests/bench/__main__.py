@@ -7,13 +7,16 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import allocation, api, deliveries, kea
+from bench import allocation, api, chain, deliveries, flood, kea
 from bench.figures import Figure
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _BENCHMARKS = {
     "dora": kea.dora,
     "push": kea.push,
+    "chain": chain.cost,
+    "burst": chain.burst,
+    "flood": flood.flood,
     "allocation": allocation.allocation,
     "start": api.start,
     "throughput": api.throughput,

@@ -70,7 +70,7 @@ def push() -> list[Figure]:
         for turn in range(_TURNS):
             singles = [
                 _command("reservation-add", {"reservation": {"subnet-id": 900 + turn, **each}})
-                for each in _reservations(_SINGLES)
+                for each in reservations(_SINGLES)
             ]
             theirs.append(_SINGLES / _posted(host, singles))
             batches = list(_batches(100 + turn))
@@ -97,7 +97,7 @@ def _saturate(*, with_hook: bool) -> tuple[float, float]:
         "subnet": "10.0.0.0/8",
         "valid-lifetime": 7200,
         "user-context": {"leasehold": {}} if with_hook else {},
-        "reservations": [] if with_hook else list(_reservations(RESERVATIONS)),
+        "reservations": [] if with_hook else list(reservations(RESERVATIONS)),
     }
     with Lab("bench-dora") as lab, _listener(lab.control) as url:
         host = _host(lab)
@@ -109,7 +109,7 @@ def _saturate(*, with_hook: bool) -> tuple[float, float]:
                 if answer["result"] != 0:
                     raise RuntimeError(f"leasehold-apply: {answer}")
         load = lab.perfdhcp(_NETWORK, _LOAD_ADDRESS).run(
-            rate=_OFFERED, clients=RESERVATIONS, seconds=_SECONDS, first_mac=_mac(0)
+            rate=_OFFERED, clients=RESERVATIONS, seconds=_SECONDS, first_mac=mac(0)
         )
         return load.rate, host.resident_memory() / 2**20
 
@@ -131,7 +131,7 @@ def _posted(host: Host, bodies: list[bytes]) -> float:
 
 
 def _batches(subnet_id: int) -> Iterator[bytes]:
-    entries = list(_reservations(RESERVATIONS))
+    entries = list(reservations(RESERVATIONS))
     for base in range(0, RESERVATIONS, _BATCH):
         yield _command(
             "leasehold-apply",
@@ -149,16 +149,16 @@ def _command(name: str, arguments: dict[str, object]) -> bytes:
     return json.dumps({"command": name, "service": ["dhcp4"], "arguments": arguments}).encode()
 
 
-def _reservations(count: int) -> Iterator[dict[str, str]]:
+def reservations(count: int) -> Iterator[dict[str, str]]:
     for number in range(count):
         address = number + 256
         yield {
-            "hw-address": _mac(number),
+            "hw-address": mac(number),
             "ip-address": f"10.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}",
         }
 
 
-def _mac(number: int) -> str:
+def mac(number: int) -> str:
     return (_FIRST_MAC + number).to_bytes(6, "big").hex(":")
 
 

@@ -172,6 +172,18 @@ def test_a_report_names_host_boot_and_boot_order(start: Start, control_plane: Co
     assert headers["Content-Encoding"] == "gzip"
 
 
+def test_a_report_says_how_much_waits_and_was_lost(start: Start, control_plane: ControlPlane, border: StandIn) -> None:
+    border.events += [assigned(number) for number in range(1_200)]
+    border.lost = 3
+    start(control_plane.url).wait_for(everything_arrived(control_plane, 1_200), "all events arrive")
+    sizes = [len(report) for report in control_plane.reports]
+    told = [
+        (int(headers["Leasehold-Spooled"]), int(headers["Leasehold-Lost"])) for _, headers in control_plane.requests
+    ]
+    assert told == [(sum(sizes[number:]), 3) for number in range(len(sizes))]
+    assert int(control_plane.requests[-1][1]["Leasehold-Spooled-Octets"]) > 100 * sizes[-1]
+
+
 def test_a_path_in_the_url_is_kept(start: Start, control_plane: ControlPlane, border: StandIn) -> None:
     border.events.append(assigned())
     start(control_plane.url + "/leasehold").wait_for(everything_arrived(control_plane, 1), "the event arrives")
