@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from netaddr import IPNetwork
+from sqlalchemy import insert
 
 from leasehold.domain.values import Event, Subnet, SubnetSpec, VnicSpec
 from leasehold.errors import FieldInvalid, HostNotFound
 from leasehold.service import events, hosts, ingest, networks, subnets, vnics
 from leasehold.service.context import Context
-from leasehold.store.tables import FIRST_SUBNET_ID
+from leasehold.store.tables import FIRST_SUBNET_ID, server_subnets
 
 BOOT = str(uuid.UUID(int=1))
 NEXT_BOOT = str(uuid.UUID(int=2))
@@ -50,11 +51,16 @@ def loss(seq: int, **differences: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def subnet(ctx: Context) -> Subnet:
-    """Subnet 1 on network blue, and host-a."""
+    """The first subnet, on network blue, with two servers that have confirmed nothing: no lease of theirs is known to
+    diverge."""
     networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=1)
     for name in ("host-a", "host-b"):
         hosts.put(ctx, name, control_url="http://192.0.2.2:8000/", username="u", password="p", networks={})
-    return subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("192.0.2.0/24")))
+    subnet = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("192.0.2.0/24")))
+    with ctx.db.write() as connection:
+        for name in ("host-a", "host-b"):
+            connection.execute(insert(server_subnets).values(host_id=name, subnet_id=subnet.id))
+    return subnet
 
 
 def report(ctx: Context, *lines: dict[str, Any], boot: str = BOOT, host: str = "host-a") -> int:
@@ -63,7 +69,7 @@ def report(ctx: Context, *lines: dict[str, Any], boot: str = BOOT, host: str = "
 
 def told(ctx: Context) -> list[Event]:
     """But for the control plane's own word on reservations."""
-    return [each for each in events.list_events(ctx, limit=1000) if not each.type.startswith("reservation.")]
+    return [each for each in events.list_events(ctx, limit=2000) if not each.type.startswith("reservation.")]
 
 
 def sequences(ctx: Context) -> list[object]:
@@ -229,6 +235,16 @@ def test_what_the_hook_announced_in_an_earlier_report_is_not_counted_twice(ctx: 
 def test_what_is_missing_besides_what_the_hook_announced(ctx: Context, subnet: Subnet) -> None:
     report(ctx, loss(6, lost=3, first_seq=4, last_seq=6), lease(9))
     assert [each.data["lost"] for each in told(ctx) if each.type == "events.gap"] == [3, 3, 2]
+
+
+def test_what_was_missed_first_and_announced_later_is_counted_once(ctx: Context, subnet: Subnet) -> None:
+    report(ctx, lease(1), lease(5))
+    report(ctx, loss(6, lost=4, first_seq=2, last_seq=6), lease(7))
+    gaps = [each.data for each in told(ctx) if each.type == "events.gap"]
+    assert [(each["reason"], each["lost"], each.get("told_before")) for each in gaps] == [
+        ("missing", 3, None),
+        ("queue", 1, 3),
+    ]
 
 
 def test_an_announcement_of_another_boot_covers_nothing(ctx: Context, subnet: Subnet) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy import make_url
 from leasehold.cli.exits import Group
 from leasehold.cli.explain import explain
 from leasehold.cli.hosts import host, server
+from leasehold.cli.leases import lease
 from leasehold.cli.mac_pools import mac_pool
 from leasehold.cli.networks import network
 from leasehold.cli.opening import open_database
@@ -68,6 +69,7 @@ for _command in (
     cluster,
     vm_pool,
     vnic,
+    lease,
     host,
     server,
     import_group,

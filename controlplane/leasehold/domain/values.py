@@ -372,6 +372,28 @@ class Event:
     data: Mapping[str, object]
 
 
+LeaseState = Literal["assigned", "released", "expired", "declined"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """What the server of a host told of an address last. `offset` is its place in the subnet, `vnic` whose reservation
+    it has; `is_reserved` says whether it is reserved so now, `diverged` whether an alarm of it is on."""
+
+    subnet: int
+    network: str
+    offset: int
+    ip: IPAddress
+    host: str
+    mac: Mac
+    vnic: str | None
+    state: LeaseState
+    since: datetime
+    expires_at: datetime | None
+    is_reserved: bool
+    diverged: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """The most that a request carries: events, and octets where it is more than one event."""

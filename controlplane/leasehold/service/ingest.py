@@ -1,27 +1,25 @@
 """What hooks report of their servers' leases becomes events."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from netaddr import IPAddress
-from sqlalchemy import Connection, insert, select, tuple_, update
+from sqlalchemy import Connection, insert, select, update
 
-from leasehold.domain.addresses import Mac
 from leasehold.domain.lease_events import GAP, REJECTED, LeaseEvent, Line, Loss, Rejection, parse
-from leasehold.domain.subnets import address_at, offset_of
-from leasehold.service import hosts, subnets
+from leasehold.service import counters, hosts
 from leasehold.service.bell import News
-from leasehold.service.context import Context, from_ms
-from leasehold.service.events import NewEvent, append
-from leasehold.store.tables import addresses, event_heads, events, vnics
+from leasehold.service.context import Context
+from leasehold.service.events import NewEvent, append, queue_up
+from leasehold.service.leases import NOBODY, Book, iso, known_subnets, owners
+from leasehold.store.bulk import write_rows
+from leasehold.store.tables import event_gaps, event_heads
 from leasehold.store.tables import hosts as hosts_table
-from leasehold.store.tables import subnets as subnets_table
 
-_ANNOUNCEMENTS_READ = 100
-
-Owner = tuple[str | None, str | None]
-"""A vNIC and its VM."""
+Range = tuple[int, int]
+"""Sequence numbers from the first to the last."""
 
 
 def ingest(ctx: Context, host_id: str, boot: str, boot_order: int, lines: Sequence[Mapping[str, Any]]) -> int:
@@ -42,8 +40,10 @@ def ingest(ctx: Context, host_id: str, boot: str, boot_order: int, lines: Sequen
         fresh = [line for line in parsed if line.seq > (head or 0)]
         if not fresh:
             return head or 0
+        queue_up(connection)
+        now_ms = ctx.now_ms()
         report = _Report(connection, host_id, boot, fresh)
-        append(connection, ctx.now_ms(), report.events(head or 0))
+        append(connection, now_ms, report.events(head or 0, now_ms))
         last = fresh[-1].seq
         if head is None:
             connection.execute(
@@ -51,6 +51,10 @@ def ingest(ctx: Context, host_id: str, boot: str, boot_order: int, lines: Sequen
             )
         else:
             connection.execute(update(event_heads).where(own_head).values(sequence=last))
+    for kind, count in report.counted.items():
+        counters.events_received.labels(host_id, kind).inc(count)
+    if report.lost:
+        counters.events_lost.labels(host_id).inc(report.lost)
     ctx.bell.ring(News.EVENTS)
     return last
 
@@ -63,146 +67,126 @@ class _Report:
         self._host_id = host_id
         self._boot = boot
         self._lines = lines
-        touched = {line.subnet for line in lines if not isinstance(line, Loss)}
-        self._subnets = {
-            row.id: subnets.spec_of(row)
-            for row in connection.execute(select(subnets_table).where(subnets_table.c.id.in_(touched)))
+        self._gap_subject = f"hosts/{host_id}/events"
+        self._known = known_subnets(connection, {line.subnet for line in lines if not isinstance(line, Loss)})
+        self._book = Book(connection, host_id, self._known, (line for line in lines if isinstance(line, LeaseEvent)))
+        rejected = {
+            (line.subnet, line.mac.value) for line in lines if isinstance(line, Rejection) and line.mac is not None
         }
-        self._promised = self._promises()
-        self._present = self._vnics()
+        self._rejected = owners(connection, rejected)
+        self._gaps: list[tuple[Range, bool]] = []
+        self.lost = 0
+        self.counted: Counter[str] = Counter()
 
-    def events(self, head: int) -> list[NewEvent]:
+    def events(self, head: int, now_ms: int) -> list[NewEvent]:
         """The lines as events, with a gap before each that does not follow the one before it."""
-        described = []
+        found: list[NewEvent] = []
         for line in self._lines:
-            if line.seq > head + 1 and (missing := self._unannounced(head + 1, line.seq - 1)):
-                described.append(self._gap(head + 1, line.seq - 1, missing, line.at_ms))
-            described.append(self._described(line))
+            if line.seq > head + 1 and (missing := _without((head + 1, line.seq - 1), self._announced)):
+                found.append(self._gap(head + 1, line.seq - 1, missing, line.at_ms))
+            found += self._described(line)
             head = line.seq
-        return described
+        gaps = [(self._host_id, self._boot, *gap, is_announced, now_ms) for gap, is_announced in self._gaps]
+        write_rows(self._connection, event_gaps, list(event_gaps.c)[1:], gaps)
+        return found + self._book.write(now_ms)
 
-    def _described(self, line: Line) -> NewEvent:
-        common: dict[str, object] = {"host": self._host_id, "boot": self._boot, "seq": line.seq}
-        if isinstance(line, Loss):
-            kind, subject = GAP, self._gap_subject
-            data: Mapping[str, object] = {
-                "lost": line.lost,
-                "reason": line.reason,
-                "first_seq": line.first_seq,
-                "last_seq": line.last_seq,
-            }
-        else:
-            spec = self._subnets.get(line.subnet)
-            vnic, vm = self._owner(line)
-            where = {"subnet": line.subnet, "network": None if spec is None else spec.network}
-            who = {"mac": None if line.mac is None else str(line.mac), "vnic": vnic, "vm": vm}
-            if isinstance(line, Rejection):
-                kind = REJECTED
-                subject = f"subnets/{line.subnet}/clients" + ("" if line.mac is None else f"/{line.mac}")
-                data = (
-                    where
-                    | who
-                    | {
-                        "reason": line.reason,
-                        "count": line.count,
-                        "first_at": _iso(line.first_ms),
-                        "last_at": _iso(line.last_ms),
-                    }
-                )
-            else:
-                kind, subject = line.type, f"subnets/{line.subnet}/addresses/{line.ip}"
-                data = (
-                    where
-                    | {"ip": str(line.ip)}
-                    | who
-                    | {
-                        "lease_time_s": line.lease_time_s,
-                        "expires_at": (
-                            None
-                            if line.seen_s is None or line.lease_time_s is None
-                            else _iso((line.seen_s + line.lease_time_s) * 1000)
-                        ),
-                    }
-                )
-        return NewEvent(
-            id=f"{self._boot}/{line.seq}", type=kind, subject=subject, time_ms=line.at_ms, data={**common, **data}
-        )
+    def _described(self, line: Line) -> list[NewEvent]:
+        origin = f'"host":{self._host},"boot":"{self._boot}","seq":{line.seq}'
+        event_id = f"{self._boot}/{line.seq}"
+        if isinstance(line, LeaseEvent):
+            self.counted[line.type] += 1
+            return self._book.take(line, event_id, origin)
+        if isinstance(line, Rejection):
+            self.counted[REJECTED] += 1
+            return [self._rejection(line, event_id, origin)]
+        self.counted[GAP] += 1
+        return [self._loss(line, event_id, origin)]
 
-    @property
-    def _gap_subject(self) -> str:
-        return f"hosts/{self._host_id}/events"
+    def _loss(self, line: Loss, event_id: str, origin: str) -> NewEvent:
+        """What the hook announced, less what was missed here before it did."""
+        told = 0
+        if line.range is not None:
+            told = min(line.lost, _size([line.range]) - _size(_without(line.range, self._missed)))
+            self._gaps.append((line.range, True))
+        self.lost += line.lost - told
+        facts: dict[str, object] = {
+            "lost": line.lost - told,
+            "reason": line.reason,
+            "first_seq": line.first_seq,
+            "last_seq": line.last_seq,
+        }
+        if told:
+            facts["told_before"] = told
+        return NewEvent(event_id, GAP, self._gap_subject, line.at_ms, _joined(origin, facts))
 
-    def _gap(self, first: int, last: int, lost: int, at_ms: int) -> NewEvent:
-        return NewEvent(
-            id=f"{self._boot}/{first}-{last}",
-            type=GAP,
-            subject=self._gap_subject,
-            time_ms=at_ms,
-            data={
-                "host": self._host_id,
-                "boot": self._boot,
-                "lost": lost,
-                "reason": "missing",
-                "first_seq": first,
-                "last_seq": last,
-            },
-        )
-
-    def _unannounced(self, first: int, last: int) -> int:
-        """How many of these sequence numbers the hook did not announce as lost itself."""
-        missing = 0
-        for start, end in self._announced:
-            if end >= first:
-                missing += max(0, min(start, last + 1) - first)
-                first = end + 1
-        return missing + max(0, last + 1 - first)
+    def _rejection(self, line: Rejection, event_id: str, origin: str) -> NewEvent:
+        known = self._known.get(line.subnet)
+        mac = None if line.mac is None else line.mac.value
+        vnic, vm = NOBODY if mac is None else self._rejected.get((line.subnet, mac), NOBODY)
+        facts = {
+            "subnet": line.subnet,
+            "network": None if known is None else known.network,
+            "mac": None if line.mac is None else str(line.mac),
+            "vnic": vnic,
+            "vm": vm,
+            "reason": line.reason,
+            "count": line.count,
+            "first_at": iso(line.first_ms),
+            "last_at": iso(line.last_ms),
+        }
+        subject = f"subnets/{line.subnet}/clients" + ("" if line.mac is None else f"/{line.mac}")
+        return NewEvent(event_id, REJECTED, subject, line.at_ms, _joined(origin, facts), mac=mac, vnic=vnic)
 
     @cached_property
-    def _announced(self) -> list[tuple[int, int]]:
-        """Ranges of sequence numbers that the hook said it lost, in this report or lately, ascending."""
-        told = self._connection.execute(
-            select(events.c.data)
-            .where(events.c.subject == self._gap_subject)
-            .order_by(events.c.sequence.desc())
-            .limit(_ANNOUNCEMENTS_READ)
-        ).scalars()
-        ranges = [(data["first_seq"], data["last_seq"]) for data in told if data["boot"] == self._boot]
-        ranges += [(line.first_seq, line.last_seq) for line in self._lines if isinstance(line, Loss)]
-        return sorted((first, last) for first, last in ranges if first is not None and last is not None)
+    def _host(self) -> str:
+        return json.dumps(self._host_id)
 
-    def _owner(self, line: LeaseEvent | Rejection) -> Owner:
-        """Of the promise of this address to this MAC, else the vNIC that has the MAC on this subnet."""
-        if line.mac is None:
-            return None, None
-        owner = self._promised.get((line.subnet, line.ip, line.mac)) if isinstance(line, LeaseEvent) else None
-        return owner or self._present.get((line.subnet, line.mac), (None, None))
+    def _gap(self, first: int, last: int, missing: list[Range], at_ms: int) -> NewEvent:
+        self._gaps += [(each, False) for each in missing]
+        self.lost += _size(missing)
+        origin = f'"host":{self._host},"boot":"{self._boot}"'
+        facts = {"lost": _size(missing), "reason": "missing", "first_seq": first, "last_seq": last}
+        event_id = f"{self._boot}/{first}-{last}"
+        return NewEvent(event_id, GAP, self._gap_subject, at_ms, _joined(origin, facts))
 
-    def _promises(self) -> dict[tuple[int, IPAddress, Mac], Owner]:
-        wanted = {
-            (line.subnet, offset_of(spec, line.ip))
-            for line in self._lines
-            if isinstance(line, LeaseEvent) and (spec := self._subnets.get(line.subnet)) and line.ip in spec.cidr
-        }
+    @cached_property
+    def _announced(self) -> list[Range]:
+        """What the hook said it lost, in this report or before, ascending."""
+        own = [line.range for line in self._lines if isinstance(line, Loss) and line.range is not None]
+        return sorted(own + self._told(announced=True))
+
+    @cached_property
+    def _missed(self) -> list[Range]:
+        """What was told to be missing before, ascending."""
+        return sorted(self._told(announced=False))
+
+    def _told(self, *, announced: bool) -> list[Range]:
         rows = self._connection.execute(
-            select(addresses.c.subnet_id, addresses.c.offset, addresses.c.mac, addresses.c.vnic_id, vnics.c.vm)
-            .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
-            .where(tuple_(addresses.c.subnet_id, addresses.c.offset).in_(wanted))
-        )
-        return {
-            (row.subnet_id, address_at(self._subnets[row.subnet_id], row.offset), Mac(row.mac)): (
-                row.vnic_id,
-                row.vm,
+            select(event_gaps.c.first_seq, event_gaps.c.last_seq).where(
+                event_gaps.c.host_id == self._host_id,
+                event_gaps.c.boot == self._boot,
+                event_gaps.c.announced == announced,
             )
-            for row in rows
-        }
-
-    def _vnics(self) -> dict[tuple[int, Mac], Owner]:
-        macs = {line.mac.value for line in self._lines if not isinstance(line, Loss) and line.mac is not None}
-        rows = self._connection.execute(
-            select(vnics.c.subnet_id, vnics.c.mac, vnics.c.id, vnics.c.vm).where(vnics.c.mac.in_(macs))
         )
-        return {(row.subnet_id, Mac(row.mac)): (row.id, row.vm) for row in rows}
+        return [(row.first_seq, row.last_seq) for row in rows]
 
 
-def _iso(instant_ms: int) -> str:
-    return from_ms(instant_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _without(whole: Range, parts: Iterable[Range]) -> list[Range]:
+    """What is left of a range of numbers without these, which ascend."""
+    first, last = whole
+    left = []
+    for start, end in parts:
+        if start > last:
+            break
+        if start > first:
+            left.append((first, start - 1))
+        first = max(first, end + 1)
+    return [*left, (first, last)] if first <= last else left
+
+
+def _size(ranges: Iterable[Range]) -> int:
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def _joined(origin: str, facts: Mapping[str, object]) -> str:
+    return f"{{{origin},{json.dumps(facts, separators=(',', ':'))[1:]}"

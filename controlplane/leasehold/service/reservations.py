@@ -234,7 +234,7 @@ def _tell(
 ) -> None:
     ip = str(subnets.address_of(subnet, offset))
     data = {"subnet": subnet.id, "network": subnet.network_id, "ip": ip, "mac": str(mac), "vnic": vnic_id}
-    events.emit(connection, ctx.now_ms(), event, f"subnets/{subnet.id}/addresses/{ip}", data)
+    events.emit(connection, ctx.now_ms(), event, f"subnets/{subnet.id}/reservations/{ip}", data)
 
 
 def refuse_retiring(subnet: AnyRow) -> None:

@@ -19,6 +19,7 @@ from leasehold.store.database import AnyRow
 from leasehold.store.tables import (
     addresses,
     host_networks,
+    leases,
     reservation_log,
     server_subnets,
     spaces,
@@ -123,6 +124,7 @@ def delete_in(connection: Connection, row: AnyRow) -> None:
     """Forgets a subnet that has neither vNICs nor addresses."""
     connection.execute(delete(server_subnets).where(server_subnets.c.subnet_id == row.id))
     connection.execute(delete(reservation_log).where(reservation_log.c.subnet_id == row.id))
+    connection.execute(delete(leases).where(leases.c.subnet_id == row.id))
     connection.execute(delete(subnets).where(subnets.c.id == row.id))
     extents.delete_space(connection, row.space_id)
 

@@ -181,6 +181,8 @@ def _engine(url: str) -> Engine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            "cache_size=-16000",  # KiB; most of a transaction of a thousand events, so that it need not spill
+            "wal_autocheckpoint=10000",  # pages: what is changed often is then written to the database file once
         ):
             connection.execute(f"PRAGMA {pragma}")
 

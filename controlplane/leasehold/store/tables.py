@@ -138,6 +138,7 @@ macs = Table(
     CheckConstraint("holders >= 0 AND (shared OR holders <= 1)", name="holders"),
 )
 Index("ix_macs_vnic_id", macs.c.vnic_id)
+Index("ix_macs_shared", macs.c.mac, sqlite_where=text("holders > 1"), postgresql_where=text("holders > 1"))
 
 networks = Table(
     "networks",
@@ -324,6 +325,20 @@ event_heads = Table(
     PrimaryKeyConstraint("host_id", "boot"),
 )
 
+event_gaps = Table(
+    "event_gaps",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("host_id", String, nullable=False),
+    Column("boot", String, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("announced", Boolean, nullable=False, comment="the hook said so; else we missed them"),
+    Column("told_ms", BigInteger, nullable=False),
+)
+Index("ix_event_gaps_boot", event_gaps.c.host_id, event_gaps.c.boot)
+
+# No index but for what must be found: each costs every event a page of the write-ahead log.
 events = Table(
     "events",
     metadata,
@@ -334,10 +349,72 @@ events = Table(
     Column("sequence", BigInteger, nullable=False, comment="rises by one with each event of the subject"),
     Column("time_ms", BigInteger, nullable=False, comment="when it happened"),
     Column("stored_ms", BigInteger, nullable=False, comment="when it was heard of here"),
+    Column("mac", BigInteger, comment="that it tells of"),
+    Column("vnic_id", String, comment="that it tells of"),
     Column("data", JSON, nullable=False),
     UniqueConstraint("id"),
-    UniqueConstraint("subject", "sequence"),
     sqlite_autoincrement=True,
+)
+
+Index(
+    "ix_events_rejected",
+    events.c.mac,
+    sqlite_where=text("type = 'client.rejected'"),
+    postgresql_where=text("type = 'client.rejected'"),
+)
+
+event_subjects = Table(
+    "event_subjects",
+    metadata,
+    Column("subject", String, primary_key=True, comment="but for addresses, whose rows in leases count"),
+    Column("sequence", BigInteger, nullable=False, comment="of its last event"),
+    Column("last_ms", BigInteger, nullable=False, comment="when that was stored"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    # No foreign key: its check would wait for whoever changes the subnet, and holds up all events.
+    Column("subnet_id", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("host_id", String, nullable=False, comment="whose server told of it"),
+    Column("mac", BigInteger, nullable=False),
+    Column(
+        "state",
+        String,
+        CheckConstraint("state IN ('assigned', 'released', 'expired', 'declined')", name="state"),
+        nullable=False,
+    ),
+    Column("since_ms", BigInteger, nullable=False, comment="when this state began"),
+    Column("told_ms", BigInteger, nullable=False, comment="of the last event, by the host's clock"),
+    Column("expires_ms", BigInteger, comment="when it ends by itself; null: never"),
+    Column("sequence", BigInteger, nullable=False, comment="of the last event of its subject that came from this host"),
+    Column("diverged", Boolean, nullable=False, comment="it is not what is reserved, and that was told"),
+    PrimaryKeyConstraint("subnet_id", "offset", "host_id"),
+    sqlite_with_rowid=False,
+)
+Index("ix_leases_mac", leases.c.mac)
+Index(
+    "ix_leases_diverged",
+    leases.c.host_id,
+    sqlite_where=text("diverged"),
+    postgresql_where=text("diverged"),
+)
+
+mac_conflicts = Table(
+    "mac_conflicts",
+    metadata,
+    Column("mac", BigInteger, primary_key=True, autoincrement=False, comment="two vNICs hold a lease with it at once"),
+    Column("since_ms", BigInteger, nullable=False),
+)
+
+read_backs = Table(
+    "read_backs",
+    metadata,
+    Column("host_id", ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True),
+    Column("reason", String, nullable=False, comment="what was missed"),
+    Column("wanted_ms", BigInteger, nullable=False, comment="of the last wish: one that came meanwhile is not lost"),
+    Column("detail", String, comment="why it did not come about yet, for a person"),
 )
 
 webhooks = Table(

@@ -6,13 +6,26 @@ from flask import Flask, Response
 from pydantic_core import to_json
 
 from leasehold.service.context import Context
-from leasehold.web import events, explain, health, hosts, mac_pools, networks, scopes, subnets, tokens, vnics, webhooks
+from leasehold.web import (
+    events,
+    explain,
+    health,
+    hosts,
+    leases,
+    mac_pools,
+    networks,
+    scopes,
+    subnets,
+    tokens,
+    vnics,
+    webhooks,
+)
 from leasehold.web.api import mount
 from leasehold.web.metrics import add_metrics
 from leasehold.web.observe import ObservedFlask
 from leasehold.web.openapi import document
 
-_RESOURCES = (explain, networks, subnets, hosts, vnics, mac_pools, scopes, events, webhooks, tokens, health)
+_RESOURCES = (explain, networks, subnets, hosts, vnics, mac_pools, scopes, leases, events, webhooks, tokens, health)
 OPERATIONS = tuple(operation for resource in _RESOURCES for operation in resource.routes.operations)
 
 

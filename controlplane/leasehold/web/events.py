@@ -17,7 +17,21 @@ from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.service.events import Filter
 from leasehold.web.api import READERS, Routes
-from leasehold.web.wire import Instant, Listing, Out, Page, PageOut, PageQuery, Query, QueryInt, Text, number_key
+from leasehold.web.wire import (
+    Id,
+    Instant,
+    IpText,
+    Listing,
+    MacText,
+    Out,
+    Page,
+    PageOut,
+    PageQuery,
+    Query,
+    QueryInt,
+    Text,
+    number_key,
+)
 
 routes = Routes("events")
 _events = Listing[Event, int]("events", lambda each: each.position, number_key)
@@ -69,6 +83,12 @@ class WhichEvents(Query):
     """Only what happened at this instant or later."""
     until: Instant | None = None
     """Only what happened before this instant."""
+    vnic: Id | None = None
+    """Only what tells of this vNIC."""
+    mac: MacText | None = None
+    """Only what tells of this MAC."""
+    ip: IpText | None = None
+    """Only what happened to this address, on whichever subnet."""
 
     def filter(self) -> Filter:
         """The same for the service layer."""
@@ -78,6 +98,9 @@ class WhichEvents(Query):
             subject_prefix=self.subject_prefix,
             since=self.since,
             until=self.until,
+            vnic=self.vnic,
+            mac=self.mac,
+            ip=self.ip,
         )
 
 

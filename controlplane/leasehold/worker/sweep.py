@@ -1,12 +1,19 @@
 """Moves what was let go on: addresses from draining to cooling, addresses and MACs from cooling to free, and addresses
 of vNICs whose MAC changed while they ran back to them. Removes renumbered subnets that are empty, and log entries that
-no server needs any more."""
+no server needs any more; and ends the leases that ended without an event."""
 
-from leasehold.service import macs, replication, reservations, subnet_changes, vnics
+from leasehold.service import macs, replication, reservations, settling, subnet_changes, vnics
 from leasehold.service.context import Context
 from leasehold.worker.loops import Loop
 
-_STEPS = (reservations.sweep, macs.sweep, vnics.settle, subnet_changes.remove_retired, replication.prune)
+_STEPS = (
+    reservations.sweep,
+    macs.sweep,
+    vnics.settle,
+    subnet_changes.remove_retired,
+    replication.prune,
+    settling.settle,
+)
 
 
 def sweeper(ctx: Context) -> Loop:

@@ -42,11 +42,51 @@ def upgrade() -> None:
         sa.Column("sequence", sa.BigInteger(), nullable=False, comment="rises by one with each event of the subject"),
         sa.Column("time_ms", sa.BigInteger(), nullable=False, comment="when it happened"),
         sa.Column("stored_ms", sa.BigInteger(), nullable=False, comment="when it was heard of here"),
+        sa.Column("mac", sa.BigInteger(), nullable=True, comment="that it tells of"),
+        sa.Column("vnic_id", sa.String(), nullable=True, comment="that it tells of"),
         sa.Column("data", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("position", name=op.f("pk_events")),
         sa.UniqueConstraint("id", name=op.f("uq_events_id")),
-        sa.UniqueConstraint("subject", "sequence", name=op.f("uq_events_subject_sequence")),
         sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "ix_events_rejected",
+        "events",
+        ["mac"],
+        unique=False,
+        sqlite_where=sa.text("type = 'client.rejected'"),
+        postgresql_where=sa.text("type = 'client.rejected'"),
+    )
+    op.create_table(
+        "event_gaps",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("host_id", sa.String(), nullable=False),
+        sa.Column("boot", sa.String(), nullable=False),
+        sa.Column("first_seq", sa.BigInteger(), nullable=False),
+        sa.Column("last_seq", sa.BigInteger(), nullable=False),
+        sa.Column("announced", sa.Boolean(), nullable=False, comment="the hook said so; else we missed them"),
+        sa.Column("told_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_event_gaps")),
+    )
+    op.create_index("ix_event_gaps_boot", "event_gaps", ["host_id", "boot"], unique=False)
+    op.create_table(
+        "event_subjects",
+        sa.Column("subject", sa.String(), nullable=False, comment="but for addresses, whose rows in leases count"),
+        sa.Column("sequence", sa.BigInteger(), nullable=False, comment="of its last event"),
+        sa.Column("last_ms", sa.BigInteger(), nullable=False, comment="when that was stored"),
+        sa.PrimaryKeyConstraint("subject", name=op.f("pk_event_subjects")),
+    )
+    op.create_table(
+        "mac_conflicts",
+        sa.Column(
+            "mac",
+            sa.BigInteger(),
+            autoincrement=False,
+            nullable=False,
+            comment="two vNICs hold a lease with it at once",
+        ),
+        sa.Column("since_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("mac", name=op.f("pk_mac_conflicts")),
     )
     op.create_table(
         "hosts",
@@ -112,6 +152,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("mac", name=op.f("pk_macs")),
     )
     op.create_index(op.f("ix_macs_free_at_ms"), "macs", ["free_at_ms"], unique=False)
+    op.create_index(
+        "ix_macs_shared",
+        "macs",
+        ["mac"],
+        unique=False,
+        sqlite_where=sa.text("holders > 1"),
+        postgresql_where=sa.text("holders > 1"),
+    )
     op.create_index("ix_macs_vnic_id", "macs", ["vnic_id"], unique=False)
     op.create_table(
         "networks",
@@ -481,3 +529,47 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("vnic_id", "twin_id", name=op.f("pk_twins")),
     )
     op.create_index(op.f("ix_twins_twin_id"), "twins", ["twin_id"], unique=False)
+    op.create_table(
+        "leases",
+        sa.Column("subnet_id", sa.Integer(), nullable=False),
+        sa.Column("offset", sa.BigInteger(), nullable=False),
+        sa.Column("host_id", sa.String(), nullable=False, comment="whose server told of it"),
+        sa.Column("mac", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("since_ms", sa.BigInteger(), nullable=False, comment="when this state began"),
+        sa.Column("told_ms", sa.BigInteger(), nullable=False, comment="of the last event, by the host's clock"),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=True, comment="when it ends by itself; null: never"),
+        sa.Column(
+            "sequence",
+            sa.BigInteger(),
+            nullable=False,
+            comment="of the last event of its subject that came from this host",
+        ),
+        sa.Column("diverged", sa.Boolean(), nullable=False, comment="it is not what is reserved, and that was told"),
+        sa.CheckConstraint("state IN ('assigned', 'released', 'expired', 'declined')", name=op.f("ck_leases_state")),
+        sa.PrimaryKeyConstraint("subnet_id", "offset", "host_id", name=op.f("pk_leases")),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ix_leases_diverged",
+        "leases",
+        ["host_id"],
+        unique=False,
+        sqlite_where=sa.text("diverged"),
+        postgresql_where=sa.text("diverged"),
+    )
+    op.create_index("ix_leases_mac", "leases", ["mac"], unique=False)
+    op.create_table(
+        "read_backs",
+        sa.Column("host_id", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False, comment="what was missed"),
+        sa.Column(
+            "wanted_ms",
+            sa.BigInteger(),
+            nullable=False,
+            comment="of the last wish: one that came meanwhile is not lost",
+        ),
+        sa.Column("detail", sa.String(), nullable=True, comment="why it did not come about yet, for a person"),
+        sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_read_backs_host_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("host_id", name=op.f("pk_read_backs")),
+    )
