@@ -47,7 +47,7 @@ PATHS = {
     "/v1/mac-pools/{pool_id}/merge": {"post"},
     "/v1/mac-pools/{pool_id}/split": {"post"},
     "/v1/networks": {"get"},
-    "/v1/networks/{network_id}": {"get", "put", "delete"},
+    "/v1/networks/{network_id}": {"get", "put", "patch", "delete"},
     "/v1/networks/{network_id}/servers": {"get"},
     "/v1/subnets": {"get", "post"},
     "/v1/subnets/{subnet_id}": {"get", "patch", "delete"},

@@ -37,16 +37,6 @@ class MacType(click.ParamType[Mac]):
         return value if isinstance(value, Mac) else Mac.parse(value, _named(param))
 
 
-class IpType(click.ParamType[IPAddress]):
-    """An IP address."""
-
-    name = "ip"
-
-    def convert(self, value: str | IPAddress, param: click.Parameter | None, ctx: click.Context | None) -> IPAddress:
-        """The address; raises FieldInvalid."""
-        return value if isinstance(value, IPAddress) else parse_ip(value, _named(param))
-
-
 class RangeType(click.ParamType[MacRange]):
     """FROM-TO, or FROM/TO: each MAC in any of the forms that the API takes, so that hyphens may be in them too."""
 
@@ -83,7 +73,6 @@ class IpType(click.ParamType[IPAddress]):
 ID = IdType()
 IP = IpType()
 MAC = MacType()
-IP = IpType()
 RANGE = RangeType()
 FILE = click.File("rb")
 
