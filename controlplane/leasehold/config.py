@@ -19,6 +19,8 @@ class Settings:
     """How many IPAM servers a network wants that does not say so itself."""
     cool_down_s: float = 300
     """Seconds that a released address rests before another vNIC can have it."""
+    missing_grace_s: float = 600
+    """Seconds that a vNIC must have been missing from the engine's full lists before one lets it go."""
     mac_pool_low_percent: int = 10
     """Per cent of a MAC pool's size at which its free MACs count as few."""
     mac_pool_low_count: int = 10

@@ -74,6 +74,8 @@ def test_the_list_has_more_than_are_read_at_once(run: Run, ctx: Context, monkeyp
         ("move", "v", "--cluster", "c", "--new-mac"),
         ("twin", "v", "u"),
         ("delete", "v"),
+        ("change", "v", "--name", "nic2"),
+        ("start", "v"),
     ],
 )
 def test_a_dry_run_says_so_and_changes_nothing(run: Run, ctx: Context, arguments: tuple[str, ...]) -> None:
@@ -172,3 +174,29 @@ def test_an_import_gives_new_macs_if_asked(run: Run, file: Path) -> None:
     assert "out-of-range" in run(*arguments, "--dry-run").stdout
     (new,) = json.loads(run(*arguments, "--json").stdout)["reassigned"]
     assert (new["vnic"], new["before"], new["reason"]) == ("v", MAC, "out-of-range")
+
+
+def test_what_is_changed_keeps_the_rest(run: Run) -> None:
+    before = put(run, "v", "--mac", MAC)
+    changed = json.loads(run("vnic", "change", "v", "--name", "nic2", "--json").stdout)["vnic"]
+    assert changed == before | {"name": "nic2", "revision": 2}
+    assert json.loads(run("vnic", "change", "v", "--new-mac", "--json").stdout)["mac"] != MAC
+
+
+def test_a_vnic_starts_and_stops(run: Run) -> None:
+    put(run, "v")
+    started = json.loads(run("vnic", "start", "v", "--json").stdout)
+    assert (started["vnic"]["running"], started["ipam"]) == (True, False)
+    assert json.loads(run("vnic", "stop", "v", "--json").stdout)["running"] is False
+
+
+def test_sync_tells_the_difference(run: Run, file: Path) -> None:
+    put(run, "v")
+    put(run, "w")
+    file.write_text(json.dumps({"vnics": [{"id": "v", "vm": "web-2", "name": "nic1"}]}))
+    assert "marked" in run("vnic", "sync", str(file), "--dry-run").stdout
+    found = json.loads(run("vnic", "sync", str(file), "--json").stdout)
+    assert (found["updated"], found["marked"]) == ([{"vnic": "v", "fields": ["vm"]}], ["w"])
+    file.write_text(json.dumps({"vnics": []}))
+    assert run("vnic", "sync", str(file)).exit_code == 3
+    assert run("vnic", "sync", str(file), "--allow-empty").exit_code == 0

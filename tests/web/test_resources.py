@@ -387,3 +387,26 @@ def test_healthz_is_503_when_a_loop_is_gone(api: Api) -> None:
     pulse.unwatch(loop)
     assert (answer.status_code, answer.get_json()["troubles"]) == (503, ["The loop push has ended."])
     assert api.get("/healthz").status_code == 200
+
+
+def test_a_full_list_is_answered_by_its_difference(api: Api, subnet: int) -> None:
+    api.put("/v1/vnics/v1", vm="vm1", name="nic1")
+    api.put("/v1/vnics/v2", vm="vm1", name="nic2")
+    listed = [{"id": "v1", "vm": "vm1", "name": "nic1", "subnet": subnet, "running": True}]
+    answer = api.post("/v1/vnics/sync", vnics=listed).get_json()
+    assert {name: value for name, value in answer.items() if value} == {
+        "updated": [{"vnic": "v1", "fields": ["network", "subnet"]}],
+        "marked": ["v2"],
+        "started": ["v1"],
+    }
+    assert api.get("/v1/vnics/v2").get_json()["missing_since"] is not None
+    assert api.post("/v1/vnics/sync", vnics=[]).status_code == 400
+    empty = api.call("POST", "/v1/vnics/sync", json={"vnics": []}, query_string={"allow_empty": "true"})
+    assert empty.get_json()["marked"] == ["v1"]
+
+
+def test_a_full_list_may_be_larger_than_other_bodies(api: Api) -> None:
+    listed = [{"id": f"v{n}", "vm": "x" * 250, "name": "y" * 250, "mac": "01:00:00:00:00:00"} for n in range(8000)]
+    path = "/v1/vnics/{}"
+    assert api.post(path.format("sync"), vnics=listed).status_code == 200
+    assert api.post(path.format("bulk"), vnics=listed).status_code == 413

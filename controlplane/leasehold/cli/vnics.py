@@ -1,6 +1,6 @@
 """`leasehold vnic`."""
 
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import click
 
@@ -10,16 +10,28 @@ from leasehold.cli.printing import (
     Columns,
     as_json_option,
     dry_run_option,
+    note,
     note_dry_run,
     print_as,
     print_fields,
     print_table,
 )
 from leasehold.domain.addresses import Mac
-from leasehold.domain.values import Reassigned, Vnic
+from leasehold.domain.values import Confirmation, Reassigned, Started, Synced, Vnic, Wait
 from leasehold.service import vnics
 from leasehold.service.context import Context
-from leasehold.web.vnics import BulkIn, ImportedOut, ImportIn, NamedVnicIn, VnicOut
+from leasehold.web.vnics import (
+    BulkIn,
+    ImportedOut,
+    ImportIn,
+    NamedVnicIn,
+    StartedOut,
+    StartIn,
+    SyncedOut,
+    SyncIn,
+    VnicOut,
+    VnicPatch,
+)
 
 _AT_ONCE = 1000
 
@@ -48,6 +60,23 @@ REASSIGNED: Columns[Reassigned] = {
     "after": lambda each: each.after,
     "why": lambda each: each.reason,
 }
+_DIFFERENCE: Columns[tuple[str, str, str]] = {
+    "what": lambda each: each[0],
+    "vnic": lambda each: each[1],
+    "more": lambda each: each[2],
+}
+_CONFIRMATION: Columns[Confirmation] = {
+    "host": lambda each: each.host,
+    "state": lambda each: each.state,
+    "why": lambda each: each.detail,
+}
+_wait = click.option(
+    "--wait",
+    type=click.Choice(["one", "all", "none"]),
+    default="one",
+    show_default=True,
+    help="How many servers must have confirmed the address.",
+)
 _vnic = click.argument("vnic_id", metavar="ID", type=ID)
 _twin = click.argument("twin_id", metavar="TWIN", type=ID)
 _cluster = click.option("--cluster", type=ID, help="The cluster that it is in.")
@@ -191,6 +220,102 @@ def import_vnics(file: BinaryIO, reassign_bad_macs: bool, dry_run: bool, as_json
     if imported.external:
         outside = set(imported.external)
         print_table(COLUMNS, [each for each in imported.vnics if each.id in outside], "Outside every pool's ranges")
+    note_dry_run(dry_run)
+
+
+@vnic.command()
+@click.argument("file", type=FILE)
+@click.option("--reassign-bad-macs", is_flag=True, help="Give new MACs for bad ones, also if FILE does not say so.")
+@click.option("--allow-empty", is_flag=True, help="Take an empty list for what it says: the engine has no vNIC.")
+@dry_run_option
+@as_json_option
+def sync(file: BinaryIO, reassign_bad_macs: bool, allow_empty: bool, dry_run: bool, as_json: bool) -> None:
+    """Bring vNICs in step with the engine's full list in FILE: JSON as POST /v1/vnics/sync takes it; - is stdin."""
+    body = read_body(SyncIn, file)
+    synced = vnics.sync(
+        open_database(),
+        [each.sighting() for each in body.vnics],
+        reassign_bad_macs=reassign_bad_macs or body.reassign_bad_macs,
+        allow_empty=allow_empty,
+        dry_run=dry_run,
+    )
+    if as_json:
+        print_as(SyncedOut, synced)
+        return
+    print_table(_DIFFERENCE, _differences(synced))
+    note(f"{synced.unchanged} vNICs are as the engine has them.")
+    note_dry_run(dry_run)
+
+
+@vnic.command()
+@_vnic
+@click.option("--vm", help="The VM that it is of.")
+@click.option("--name", help="Its name in the VM.")
+@_cluster
+@_vm_pool
+@click.option("--network", type=ID, help="The network that it is on; takes it off a subnet of another.")
+@click.option("--subnet", type=int, help="The number of the subnet that its address is from.")
+@click.option("--mac", type=MAC, help="This very MAC.")
+@click.option("--new-mac", is_flag=True, help="Another MAC, of its MAC pool.")
+@click.option("--no-subnet", is_flag=True, help="Off its subnet.")
+@_wait
+@dry_run_option
+@as_json_option
+def change(
+    vnic_id: str, new_mac: bool, no_subnet: bool, wait: str, dry_run: bool, as_json: bool, **named: object
+) -> None:
+    """Change what is named of a vNIC. While it runs, its address follows."""
+    wanted = {name: value for name, value in named.items() if value is not None}
+    wanted |= {"mac": None} if new_mac else {}
+    wanted |= {"subnet": None} if no_subnet else {}
+    body = checked(VnicPatch, wanted)
+    found = vnics.change(open_database(), vnic_id, body.change(), wait=cast(Wait, wait), dry_run=dry_run)
+    _print_started(found, as_json, dry_run)
+
+
+@vnic.command()
+@_vnic
+@click.option("--ip", help="This very address.")
+@_wait
+@dry_run_option
+@as_json_option
+def start(vnic_id: str, ip: str | None, wait: str, dry_run: bool, as_json: bool) -> None:
+    """Promise a vNIC an address, and wait until servers have it on disk."""
+    body = checked(StartIn, {"wait": wait, "ip": ip})
+    found = vnics.start(open_database(), vnic_id, wait=body.wait, ip=body.ip, dry_run=dry_run)
+    _print_started(found, as_json, dry_run)
+
+
+@vnic.command()
+@_vnic
+@dry_run_option
+@as_json_option
+def stop(vnic_id: str, dry_run: bool, as_json: bool) -> None:
+    """Withdraw a vNIC's address; the MAC stays."""
+    _print(vnics.stop(open_database(), vnic_id, dry_run=dry_run), as_json, dry_run)
+
+
+def _differences(synced: Synced) -> list[tuple[str, str, str]]:
+    """A line for each difference: what, which vNIC, and more."""
+    plain = ("created", "returned", "external", "marked", "missing", "deleted", "started", "stopped")
+    lines = [(name, vnic_id, "") for name in plain for vnic_id in getattr(synced, name)]
+    lines += [("updated", each.vnic, ", ".join(each.fields)) for each in synced.updated]
+    lines += [("reassigned", each.vnic, f"{each.before} to {each.after}: {each.reason}") for each in synced.reassigned]
+    lines += [
+        ("refused", each.vnic, f"{each.mac}: {each.reason} {', '.join(each.holders)}".strip())
+        for each in synced.refused
+    ]
+    lines += [("not started", each.vnic, each.detail) for each in synced.not_started]
+    return sorted(lines)
+
+
+def _print_started(found: Started, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        print_as(StartedOut, found)
+        return
+    print_fields(_FIELDS, found.vnic)
+    if found.servers:
+        print_table(_CONFIRMATION, found.servers, "Servers")
     note_dry_run(dry_run)
 
 

@@ -318,6 +318,67 @@ class Imported:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VnicSighting:
+    """A vNIC in the engine's full list: its `vm`, `name` and what else the engine says of it; the rest stays as it is.
+    `running` None leaves that as it is too."""
+
+    id: str
+    fields: VnicChange
+    running: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Updated:
+    """A vNIC that was changed, and which of its fields."""
+
+    vnic: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedMac:
+    """A vNIC that did not get the MAC that the engine says it has; `holders` are the vNICs that have it."""
+
+    vnic: str
+    mac: Mac
+    reason: BadMac
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotStarted:
+    """A vNIC that runs, and could not have an address: the error's code and sentence."""
+
+    vnic: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synced:
+    """How the vNICs differed from the engine's full list, by vNIC.
+
+    `marked` are missing for the first time, `missing` were so before, `deleted` were so for long enough; `returned`
+    were marked and are on the list again. `external` have a MAC outside every range. New ones that are `refused` are
+    not created.
+    """
+
+    created: tuple[str, ...] = ()
+    updated: tuple[Updated, ...] = ()
+    reassigned: tuple[Reassigned, ...] = ()
+    refused: tuple[RefusedMac, ...] = ()
+    external: tuple[str, ...] = ()
+    marked: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+    stopped: tuple[str, ...] = ()
+    not_started: tuple[NotStarted, ...] = ()
+    unchanged: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Confirmation:
     """What one server says of a reservation."""
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy import Connection, and_, func, or_, select
-from sqlalchemy import exists as sql_exists
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import digest_of
 from leasehold.domain.subnets import address_at
 from leasehold.service import replication, subnets
 from leasehold.service.context import Context
+from leasehold.service.vnics import starting as vnics_starting
 from leasehold.store.database import AnyRow
 from leasehold.store.tables import (
     addresses,
@@ -25,7 +25,6 @@ from leasehold.store.tables import (
     mac_pools,
     mac_ranges,
     macs,
-    networks,
     reservation_log,
     server_subnets,
     spaces,
@@ -305,16 +304,7 @@ def _holders(connection: Connection) -> Iterator[Finding]:
 
 def _without_address(connection: Connection) -> Iterator[Finding]:
     """vNICs that run on a subnet with IPAM, and have no address there."""
-    held = sql_exists().where(
-        addresses.c.subnet_id == vnics.c.subnet_id, addresses.c.mac == vnics.c.mac, addresses.c.state == "held"
-    )
-    for vnic_id in connection.execute(
-        select(vnics.c.id)
-        .join(networks, networks.c.id == vnics.c.network_id)
-        .where(vnics.c.running, vnics.c.subnet_id.is_not(None), networks.c.ipam_enabled, ~held)
-        .order_by(vnics.c.id)
-        .limit(_NAMED)
-    ).scalars():
+    for vnic_id in sorted(vnics_starting.unserved(connection))[:_NAMED]:
         yield Finding(
             code="without-address",
             subject=f"vnics/{vnic_id}",

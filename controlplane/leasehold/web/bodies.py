@@ -13,6 +13,8 @@ from leasehold.errors import LeaseholdError
 from leasehold.web.problems import BodyMalformed, BodyTooLarge, MediaTypeUnsupported, RequestMalformed
 
 MAX_BODY_OCTETS = 4 * 1024 * 1024
+MAX_LIST_OCTETS = 64 * 1024 * 1024
+"""Of a body with all that an engine has."""
 MAX_LINES_OCTETS = 16 * 1024 * 1024
 _POSITION = re.compile(r" at line (?P<line>\d+) column (?P<column>\d+)$")
 _ERRORS: tuple[type[LeaseholdError], ...] = (BodyMalformed, BodyTooLarge, MediaTypeUnsupported, RequestMalformed)
@@ -38,10 +40,11 @@ class Body(Protocol):
 
 @dataclass(frozen=True)
 class Json:
-    """One JSON object, as a model. Where it may be left out, `default` takes its place."""
+    """One JSON object of up to `most` octets, as a model. Where it may be left out, `default` takes its place."""
 
     model: type[BaseModel]
     default: BaseModel | None = None
+    most: int = MAX_BODY_OCTETS
     errors: tuple[type[LeaseholdError], ...] = _ERRORS
 
     @property
@@ -51,7 +54,7 @@ class Json:
 
     def read(self, request: Request) -> BaseModel:
         """Raises ValidationError, and what `errors` says."""
-        content = _content(request)
+        content = _content(request, self.most)
         if not content and not request.mimetype and self.default is not None:
             return self.default
         _require(request, "Content-Type", request.mimetype, ("application/json",))
@@ -83,7 +86,7 @@ class Lines:
         _require(request, "Content-Type", request.mimetype, ("application/x-ndjson",))
         coding = _coding(request)
         _require(request, "Content-Encoding", coding, ("gzip", "identity"))
-        content = _content(request)
+        content = _content(request, MAX_BODY_OCTETS)
         lines = (_gunzip(content) if coding == "gzip" else content).split(b"\n")
         if not lines[-1]:
             lines.pop()
@@ -95,16 +98,14 @@ class Lines:
         return {"required": True, "content": {"application/x-ndjson": {"schema": schema}}}
 
 
-def _content(request: Request) -> bytes:
+def _content(request: Request, most: int) -> bytes:
     """The whole body. Raises BodyTooLarge, and RequestMalformed for one that was cut off."""
     length = request.content_length
     # Werkzeug cuts a chunked body off at its limit, silently; with a limit of one more, it shows.
-    request.max_content_length = MAX_BODY_OCTETS + 1
-    content = request.get_data(cache=False) if (length or 0) <= MAX_BODY_OCTETS else b""
-    if max(length or 0, len(content)) > MAX_BODY_OCTETS:
-        raise BodyTooLarge(
-            f"The body is larger than {MAX_BODY_OCTETS} octets. Send less at once.", limit=MAX_BODY_OCTETS
-        )
+    request.max_content_length = most + 1
+    content = request.get_data(cache=False) if (length or 0) <= most else b""
+    if max(length or 0, len(content)) > most:
+        raise BodyTooLarge(f"The body is larger than {most} octets. Send less at once.", limit=most)
     if length not in (None, len(content)):
         raise RequestMalformed(f"The body was cut off after {len(content)} of {length} octets. Send it again.")
     return content

@@ -6,7 +6,18 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
-from leasehold.domain.values import AddressState, BadMac, Imported, Started, Vnic, VnicChange, VnicSpec, Wait
+from leasehold.domain.values import (
+    AddressState,
+    BadMac,
+    Imported,
+    Started,
+    Synced,
+    Vnic,
+    VnicChange,
+    VnicSighting,
+    VnicSpec,
+    Wait,
+)
 from leasehold.errors import (
     AddressOutOfRange,
     AddressTaken,
@@ -32,6 +43,7 @@ from leasehold.errors import (
 from leasehold.service import vnics
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, WRITERS, Reply, Routes
+from leasehold.web.bodies import MAX_LIST_OCTETS, Json
 from leasehold.web.wire import (
     BodySubnetId,
     Id,
@@ -47,6 +59,8 @@ from leasehold.web.wire import (
     WriteQuery,
     id_key,
 )
+
+MAX_VNICS = 200_000
 
 routes = Routes("vnics")
 _vnics = Listing[Vnic, str]("vnics", lambda each: each.id, id_key)
@@ -116,8 +130,35 @@ class ImportIn(In):
     """vNICs with the MACs that they come with. With `reassign_bad_macs` those whose MAC is missing, in use, outside
     every range or no card's own get new ones."""
 
-    vnics: Annotated[tuple[NamedVnicIn, ...], Field(min_length=1, max_length=10_000)]
+    vnics: Annotated[tuple[NamedVnicIn, ...], Field(min_length=1, max_length=MAX_VNICS)]
     reassign_bad_macs: bool = False
+
+
+class SightedVnicIn(VnicFields):
+    """A vNIC as the engine has it. What is left out stays as it is here."""
+
+    id: Id
+    running: bool | None = None
+
+    def sighting(self) -> VnicSighting:
+        """As the service takes it: the fields that were sent."""
+        told = {name: getattr(self, name) for name in self.model_fields_set - {"id", "running"}}
+        return VnicSighting(id=self.id, fields=cast(VnicChange, told), running=self.running)
+
+
+class SyncIn(In):
+    """Every vNIC that the engine has. With `reassign_bad_macs` those whose MAC is in use, outside every range or no
+    card's own get new ones."""
+
+    vnics: Annotated[tuple[SightedVnicIn, ...], Field(max_length=MAX_VNICS)]
+    reassign_bad_macs: bool = False
+
+
+class SyncQuery(WriteQuery):
+    """How a full list is meant."""
+
+    allow_empty: bool = False
+    """Take an empty list for what it says: the engine has no vNIC."""
 
 
 class MoveIn(In):
@@ -179,6 +220,50 @@ class ImportedOut(Out):
     vnics: list[VnicOut]
     reassigned: list[ReassignedOut]
     external: list[str]
+
+
+class UpdatedOut(Out):
+    """A vNIC that was changed, and which of its fields."""
+
+    vnic: str
+    fields: list[str]
+
+
+class RefusedMacOut(Out):
+    """A vNIC that did not get the MAC that the engine says it has; `holders` are the vNICs that have it."""
+
+    vnic: str
+    mac: MacText
+    reason: BadMac
+    holders: list[str]
+
+
+class NotStartedOut(Out):
+    """A vNIC that runs, and could not have an address: an error's code and sentence."""
+
+    vnic: str
+    code: str
+    detail: str
+
+
+class SyncedOut(Out):
+    """How the vNICs differed from the engine's full list. `marked` are missing for the first time, `missing` were so
+    before, `deleted` were so for long enough; `returned` were marked and are on the list again. `external` have a MAC
+    outside every range. New ones that are `refused` are not created."""
+
+    created: list[str]
+    updated: list[UpdatedOut]
+    reassigned: list[ReassignedOut]
+    refused: list[RefusedMacOut]
+    external: list[str]
+    marked: list[str]
+    missing: list[str]
+    returned: list[str]
+    deleted: list[str]
+    started: list[str]
+    stopped: list[str]
+    not_started: list[NotStartedOut]
+    unchanged: int
 
 
 class VnicPage(PageOut[VnicOut]):
@@ -270,13 +355,43 @@ def put_vnics(ctx: Context, query: WriteQuery, body: BulkIn) -> VnicListOut:
     return VnicListOut(items=[VnicOut.model_validate(each) for each in found])
 
 
-@routes.on("POST", "/vnics/import", roles=WRITERS, answer=ImportedOut, errors=[*_FITTING, MacsBad, InUse])
+@routes.on(
+    "POST",
+    "/vnics/import",
+    roles=WRITERS,
+    answer=ImportedOut,
+    errors=[*_FITTING, MacsBad, InUse],
+    body=Json(ImportIn, most=MAX_LIST_OCTETS),
+)
 def import_vnics(ctx: Context, query: WriteQuery, body: ImportIn) -> Imported:
     """Imports vNICs with the MACs that they come with, all or none of them; says who has new ones, and why."""
     return vnics.take_in(
         ctx,
         [each.spec(each.id) for each in body.vnics],
         reassign_bad_macs=body.reassign_bad_macs,
+        dry_run=query.dry_run,
+    )
+
+
+@routes.on(
+    "POST",
+    "/vnics/sync",
+    roles=WRITERS,
+    answer=SyncedOut,
+    errors=[*_FITTING, SubnetExhausted, MacReserved, SubnetRecovering],
+    body=Json(SyncIn, most=MAX_LIST_OCTETS),
+)
+def sync_vnics(ctx: Context, query: SyncQuery, body: SyncIn) -> Synced:
+    """Brings the vNICs in step with the engine's full list, and answers what was different.
+
+    What the list is without is marked, and deleted when a later list is without it too, after a time of grace. It is
+    done in steps; what is done when one of them fails stays done, and the next call does the rest.
+    """
+    return vnics.sync(
+        ctx,
+        [each.sighting() for each in body.vnics],
+        reassign_bad_macs=body.reassign_bad_macs,
+        allow_empty=query.allow_empty,
         dry_run=query.dry_run,
     )
 

@@ -4,6 +4,7 @@ from leasehold.service.vnics.changing import delete_vnic, move, put, put_all
 from leasehold.service.vnics.importing import take_in, take_in_with
 from leasehold.service.vnics.rows import get, list_vnics, writing
 from leasehold.service.vnics.starting import change, settle, start, stop
+from leasehold.service.vnics.syncing import sync
 from leasehold.service.vnics.twinning import make_twins, part_twins
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "settle",
     "start",
     "stop",
+    "sync",
     "take_in",
     "take_in_with",
     "writing",

@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.values import Vnic, VnicChange, VnicSpec
+from leasehold.domain.values import Vnic, VnicChange, VnicSighting, VnicSpec
 from leasehold.errors import FieldInvalid, RevisionMismatch
 from leasehold.service import macs, networks, reservations, scopes, subnets
 from leasehold.service.context import Context
@@ -193,7 +193,7 @@ def put_in(
         scopes.come_under(connection, pool_id, of_pool)
 
 
-def refuse_repetition(specs: Iterable[VnicSpec]) -> None:
+def refuse_repetition(specs: Iterable[VnicSpec | VnicSighting]) -> None:
     """Raises FieldInvalid for an id that comes twice."""
     twice = sorted(name for name, count in Counter(spec.id for spec in specs).items() if count > 1)
     if twice:

@@ -35,7 +35,7 @@ def take_in_with(
 ) -> Imported:
     """What `take_in` does, as part of a transaction of `writing`."""
     changing.refuse_repetition(specs)
-    bad = _bad_macs(connection, specs)
+    bad = bad_macs(connection, specs)
     if not reassign_bad_macs:
         _refuse_bad(connection, specs, bad)
     reassigned = {spec.id for spec in specs if bad.get(spec.id) and (reassign_bad_macs or spec.mac is None)}
@@ -58,7 +58,7 @@ def take_in_with(
     )
 
 
-def _bad_macs(connection: Connection, specs: Sequence[VnicSpec]) -> dict[str, BadMac]:
+def bad_macs(connection: Connection, specs: Sequence[VnicSpec]) -> dict[str, BadMac]:
     """Why a vNIC's MAC is bad, by vNIC; the good ones are left out."""
     named = {spec.mac for spec in specs if spec.mac is not None}
     in_use = macs.holders(connection, named)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from netaddr import IPAddress
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, exists, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Confirmation, ConfirmationState, Started, Vnic, VnicChange, Wait
@@ -18,6 +18,7 @@ from leasehold.service.context import Context
 from leasehold.service.hosts import FAILURE_COUNTS_MS
 from leasehold.service.vnics import changing, rows
 from leasehold.store.database import AnyRow
+from leasehold.store.sets import among
 from leasehold.store.tables import addresses, hosts, server_subnets, servers, vnics
 from leasehold.store.tables import networks as networks_table
 
@@ -115,6 +116,31 @@ def settle(ctx: Context) -> int:
     with ctx.db.read() as connection:
         waiting = connection.execute(_unsettled().distinct()).scalars().all()
     return sum(_settle(ctx, vnic_id) for vnic_id in waiting)
+
+
+def unserved(connection: Connection, of: Iterable[str] | None = None) -> set[str]:
+    """vNICs, or those of these, that run on a subnet with IPAM on and hold no address there."""
+    held = exists().where(
+        addresses.c.subnet_id == vnics.c.subnet_id, addresses.c.mac == vnics.c.mac, addresses.c.state == "held"
+    )
+    query = (
+        select(vnics.c.id)
+        .join(networks_table, networks_table.c.id == vnics.c.network_id)
+        .where(vnics.c.running, vnics.c.subnet_id.is_not(None), networks_table.c.ipam_enabled, ~held)
+    )
+    if of is not None:
+        query = query.where(among(connection, vnics.c.id, of))
+    return set(connection.execute(query).scalars())
+
+
+def is_settling(connection: Connection, row: AnyRow) -> bool:
+    """True for a vNIC that runs, and has its address back once servers have confirmed that its old MAC does not get it
+    any more."""
+    return (
+        row.running
+        and row.subnet_id is not None
+        and reservations.must_wait(connection, row.subnet_id, row.id, Mac(row.mac))
+    )
 
 
 def _settle(ctx: Context, vnic_id: str) -> bool:
