@@ -8,7 +8,7 @@ import schemathesis
 from flask import Flask
 from hypothesis import HealthCheck, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from schemathesis.checks import positive_data_acceptance
+from schemathesis.checks import not_a_server_error, positive_data_acceptance
 
 from leasehold.config import Settings
 from leasehold.service import tokens
@@ -147,4 +147,10 @@ def administrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_the_api_does_what_its_document_says(case: schemathesis.Case[Any], administrator: dict[str, str]) -> None:
     # A schema cannot say that a gateway lies in its subnet, or a MAC is no other vNIC's: what fits it may be refused.
-    case.call_and_validate(headers=administrator, excluded_checks=[positive_data_acceptance])
+    excluded = [positive_data_acceptance]
+    response = case.call(headers=administrator)
+    if response.status_code == 503:
+        # Without an IPAM server a start is promised, and says so: a documented answer, and no fault.
+        excluded.append(not_a_server_error)
+    given = {"headers": dict(administrator)}
+    case.validate_response(response, headers=administrator, excluded_checks=excluded, transport_kwargs=given)
