@@ -85,7 +85,7 @@ def renumber(
     SubnetNotFound, RevisionMismatch, SubnetRetiring, SubnetInvalid, SubnetOverlap, SubnetExhausted, SubnetRecovering.
     """
     with ctx.db.write(dry_run=dry_run) as connection:
-        row = _locked(connection, subnet_id, revision)
+        row = _locked(connection, subnet_id, revision, with_vnics=True)
         reservations.refuse_retiring(row)
         lineage.refuse_while_recovering(connection, row)
         present = subnets.get_in(connection, subnet_id)
@@ -130,9 +130,14 @@ def remove_retired(ctx: Context) -> int:
     return removed
 
 
-def _locked(connection: Connection, subnet_id: int, revision: int | None) -> AnyRow:
-    """The subnet's row, locked after its network; raises SubnetNotFound, RevisionMismatch."""
+def _locked(connection: Connection, subnet_id: int, revision: int | None, *, with_vnics: bool = False) -> AnyRow:
+    """The subnet's row, locked after its network, and after its vNICs as by whoever starts one of them; raises
+    SubnetNotFound, RevisionMismatch."""
     subnets.lock_network(connection, subnets.require(connection, subnet_id).network_id)
+    if with_vnics:
+        connection.execute(
+            select(vnics.c.id).where(vnics.c.subnet_id == subnet_id).order_by(vnics.c.id).with_for_update()
+        )
     row = subnets.require(connection, subnet_id, lock=True)
     if revision is not None and revision != row.settings_revision:
         raise RevisionMismatch(

@@ -51,11 +51,11 @@ def writing(ctx: Context, dry_run: bool, *, changes_rules: bool = False) -> Iter
                 macs.share_rules(connection)
             yield connection
     except Violation as violation:
-        if violation.constraint not in ("pk_macs", "pk_vnics"):
+        if violation.constraint not in ("pk_macs", "pk_vnics", "fk_vnics_network_id", "fk_vnics_subnet_id"):
             raise
         raise DatabaseBusy(
-            "Another call created the same vNIC or took the same MAC at the same time, and nothing was changed. "
-            "Ask again.",
+            "Another call created the same vNIC, took the same MAC, or deleted the network or subnet at the same time, "
+            "and nothing was changed. Ask again.",
             retry_after_s=1,
         ) from violation
     ctx.bell.ring(News.LOG | News.EVENTS)
