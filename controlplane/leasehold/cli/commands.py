@@ -3,6 +3,7 @@
 import click
 from sqlalchemy import make_url
 
+from leasehold.cli.events import events_group
 from leasehold.cli.exits import Group
 from leasehold.cli.explain import explain
 from leasehold.cli.hosts import host, server
@@ -18,6 +19,7 @@ from leasehold.cli.status import duties, status
 from leasehold.cli.subnets import reservation, subnet
 from leasehold.cli.tokens import token
 from leasehold.cli.vnics import vnic
+from leasehold.cli.webhooks import webhook
 from leasehold.service import lineage
 
 
@@ -73,5 +75,7 @@ for _command in (
     host,
     server,
     import_group,
+    events_group,
+    webhook,
 ):
     main.add_command(_command)

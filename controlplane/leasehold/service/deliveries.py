@@ -17,7 +17,7 @@ from leasehold.domain.values import Attempt, Delivery, Progress, Replayed, Webho
 from leasehold.domain.webhooks import cloud_event
 from leasehold.errors import FieldInvalid
 from leasehold.service.context import Context, from_ms, to_ms
-from leasehold.service.events import event_of
+from leasehold.service.events import event_of, last_position
 from leasehold.service.webhooks import hasten, missing, require, webhook_of
 from leasehold.store.tables import attempts, deliveries, events, webhooks
 
@@ -89,7 +89,7 @@ def active(ctx: Context) -> tuple[dict[str, int], int]:
     """The webhooks that are told of events, each with its revision, and the position of the last event."""
     with ctx.db.read() as connection:
         rows = connection.execute(select(webhooks.c.id, webhooks.c.revision).where(webhooks.c.state == "active"))
-        return {row.id: row.revision for row in rows}, _last(connection)
+        return {row.id: row.revision for row in rows}, last_position(connection)
 
 
 def position_of(ctx: Context, webhook_id: str) -> int:
@@ -108,7 +108,7 @@ def backlog(ctx: Context, webhook_id: str, source: str, position: int, limit: in
     now_ms = ctx.now_ms()
     with ctx.db.read() as connection:
         webhook = webhook_of(require(connection, webhook_id), now_ms)
-        last = _last(connection)
+        last = last_position(connection)
         if webhook.state != "active":
             limit = 0
         retries: list[Parcel] = []
@@ -344,7 +344,7 @@ def progress(ctx: Context, webhook_id: str | None = None) -> list[Progress]:
     with ctx.db.read() as connection:
         if webhook_id is not None:
             require(connection, webhook_id)
-        last = _last(connection)
+        last = last_position(connection)
         counts: dict[tuple[str, str], int] = {
             (owner, state): count
             for owner, state, count in connection.execute(
@@ -484,11 +484,6 @@ def _upsert(connection: Connection) -> Any:
     key = ("webhook_id", "event_position")
     own = {column.name: statement.excluded[column.name] for column in deliveries.c if column.name not in key}
     return statement.on_conflict_do_update(index_elements=key, set_=own)
-
-
-def _last(connection: Connection) -> int:
-    last: int = connection.execute(select(func.coalesce(func.max(events.c.position), 0))).scalar_one()
-    return last
 
 
 def _delivery(webhook_id: str, row: Row[Any]) -> Delivery:

@@ -1,9 +1,9 @@
 """`/v1/webhooks`, their deliveries and attempts."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from leasehold.domain.values import Attempt, Batch, Delivery, Replayed, Trial, Webhook, WebhookSpec
 from leasehold.domain.webhooks import (
@@ -23,6 +23,7 @@ from leasehold.web.wire import (
     HttpUrl,
     Id,
     In,
+    Instant,
     Listing,
     Out,
     Page,
@@ -121,11 +122,15 @@ class ReplayIn(In):
     those when an event was stored, positions those in `/v1/events`."""
 
     ids: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=255)], ...], Field(max_length=1000)] = ()
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Instant | None = None
+    until: Instant | None = None
     after_position: _Position | None = None
     until_position: _Position | None = None
     dead: bool = False
+
+    def conditions(self) -> dict[str, Any]:
+        """As the service takes them."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
 
 
 _ROTATION = RotationIn()
@@ -236,7 +241,7 @@ class DeliveriesQuery(PageQuery):
     """Only those in this state."""
 
 
-class _Shown:
+class Shown:
     """A webhook with something beside it, as the answer models read it."""
 
     def __init__(self, webhook: Webhook, **more: object) -> None:
@@ -244,10 +249,10 @@ class _Shown:
 
 
 @routes.on("POST", "/webhooks", roles=WRITERS, answer=WebhookSecret, statuses=(201, 200))
-def create_webhook(ctx: Context, query: WriteQuery, body: WebhookIn) -> Reply[_Shown]:
+def create_webhook(ctx: Context, query: WriteQuery, body: WebhookIn) -> Reply[Shown]:
     """Subscribes a URL to events from now on. The secret is in this answer, and in no other."""
     webhook = webhooks.create(ctx, body.value(), dry_run=query.dry_run)
-    shown = _Shown(webhook, secret=webhook.secrets[0])
+    shown = Shown(webhook, secret=webhook.secrets[0])
     return Reply(shown) if query.dry_run else Reply(shown, 201, f"/v1/webhooks/{webhook.id}")
 
 
@@ -258,10 +263,10 @@ def list_webhooks(ctx: Context, query: PageQuery) -> Page[Webhook]:
 
 
 @routes.on("GET", "/webhooks/<webhook_id>", roles=READERS, answer=WebhookShown, errors=[WebhookNotFound])
-def get_webhook(ctx: Context, webhook_id: Id) -> _Shown:
+def get_webhook(ctx: Context, webhook_id: Id) -> Shown:
     """One webhook, and how far it was told."""
     (progress,) = deliveries.progress(ctx, webhook_id)
-    return _Shown(webhooks.get(ctx, webhook_id), progress=progress)
+    return Shown(webhooks.get(ctx, webhook_id), progress=progress)
 
 
 @routes.on("PATCH", "/webhooks/<webhook_id>", roles=WRITERS, answer=WebhookOut, errors=[WebhookNotFound])
@@ -289,10 +294,10 @@ def resume_webhook(ctx: Context, webhook_id: Id, query: WriteQuery) -> Webhook:
 
 
 @routes.on("POST", "/webhooks/<webhook_id>/rotate", roles=WRITERS, answer=WebhookSecret, errors=[WebhookNotFound])
-def rotate_secret(ctx: Context, webhook_id: Id, query: WriteQuery, body: RotationIn = _ROTATION) -> _Shown:
+def rotate_secret(ctx: Context, webhook_id: Id, query: WriteQuery, body: RotationIn = _ROTATION) -> Shown:
     """Draws a new secret, which is in this answer and in no other; for a while the old one signs as well."""
     webhook = webhooks.rotate_secret(ctx, webhook_id, overlap_s=body.overlap_s, dry_run=query.dry_run)
-    return _Shown(webhook, secret=webhook.secrets[0])
+    return Shown(webhook, secret=webhook.secrets[0])
 
 
 @routes.on("POST", "/webhooks/<webhook_id>/test", roles=WRITERS, answer=TrialOut, errors=[WebhookNotFound])
@@ -307,17 +312,7 @@ def test_webhook(ctx: Context, webhook_id: Id) -> Trial:
 @routes.on("POST", "/webhooks/<webhook_id>/replay", roles=WRITERS, answer=ReplayedOut, errors=[WebhookNotFound])
 def replay(ctx: Context, webhook_id: Id, query: WriteQuery, body: ReplayIn) -> Replayed:
     """Sends events again, before what is new, in the order of their positions, up to 100,000 a call."""
-    return deliveries.replay(
-        ctx,
-        webhook_id,
-        ids=body.ids,
-        since=body.since,
-        until=body.until,
-        after_position=body.after_position,
-        until_position=body.until_position,
-        dead=body.dead,
-        dry_run=query.dry_run,
-    )
+    return deliveries.replay(ctx, webhook_id, **body.conditions(), dry_run=query.dry_run)
 
 
 @routes.on("GET", "/webhooks/<webhook_id>/deliveries", roles=READERS, answer=DeliveryPage, errors=[WebhookNotFound])
