@@ -143,10 +143,7 @@ class _Checker:
                 turn = f"{self._told(before)}, and then {self._told(after)}"
                 if not self._was_let_go(before.mac, before.ip, after.at):
                     yield Violation("I1", after.at, f"{turn}; nobody had let it go")
-                elif not any(
-                    moment.call.begin < after.at and moment.call.end > before.at
-                    for moment in self._starts_of(after.mac)
-                ):
+                elif not any(begin < after.at and end > before.at for _, begin, end in self._starts_of(after.mac)):
                     yield Violation(
                         "I1", after.at, f"{turn}; it was not promised to the second after the first was last served"
                     )
@@ -242,9 +239,9 @@ class _Checker:
         """What a server serves was promised; and is not served by one that has confirmed that it no longer is."""
         for heard in self._heard:
             starts = [
-                each
-                for each in self._starts_of(heard.mac)
-                if each.call.begin < heard.at and self._may_be_on(each, heard.network)
+                moment
+                for moment, begin, _ in self._starts_of(heard.mac)
+                if begin < heard.at and self._may_be_on(moment, heard.network)
             ]
             if not starts:
                 yield Violation("I4", heard.at, f"{self._told(heard)}, to whom nothing was ever promised")
@@ -340,11 +337,15 @@ class _Checker:
     def _moments_of(self, mac: str) -> list[list[Moment]]:
         return self._of_mac.get(mac, []) + self._of_mac.get(UNKNOWN, [])
 
-    def _starts_of(self, mac: str) -> Iterator[Moment]:
+    def _starts_of(self, mac: str) -> Iterator[tuple[Moment, int, int]]:
+        """The calls that may have promised something to the MAC, and between which instants they may have done so."""
         for moments in self._moments_of(mac):
-            for moment in moments:
-                if promises(moment.call) and {mac, UNKNOWN} & macs_of(moment.before):
-                    yield moment
+            for moment, following in _with_next(moments):
+                if promises(moment.call) and {mac, UNKNOWN} & macs_of(moment.after):
+                    end = moment.call.end
+                    if any(state is not None and state.pending for state in moment.after):
+                        end = following.call.end if following is not None else FOREVER
+                    yield moment, moment.call.begin, end
 
     def _heard_of(self, hold: _Hold) -> Iterator[Heard]:
         for each in self._heard_by[hold.network, hold.mac]:

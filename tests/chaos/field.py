@@ -14,12 +14,13 @@ from typing import Any, Self
 
 import httpx
 
-from chaos.history import FOREVER, Call, Exchange, Ground, Heard, History, Trouble
+from chaos.faults import Faults
+from chaos.history import Call, Exchange, Ground, Heard, History
 from chaos.schedule import Cast, Step
 from lab.capture import Capture
-from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane, Program
+from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane
 from lab.dhcp import RawClient, Type
-from lab.fault_proxy import BLACK_HOLE, DEAF, MUTE, REFUSE, Fault, FaultProxy, cut, slow
+from lab.fault_proxy import FaultProxy
 from lab.host import Host
 from lab.lab import Lab
 from lab.postgres import Postgres
@@ -48,56 +49,15 @@ _LEASE_S = 120
 _CLIENT_S = 60
 _LANES = 8
 _AHEAD = 2
-_STANDSTILLS = ("stall_control", "kill_database")
 _ANSWER_S = 1.0
 _IMPATIENT_S = 0.3
 _OBSERVE_S = 0.4
 _PROBE_S = 0.05
-_SUPERVISE_S = 0.1
-_RESYNC_NS = 10_000_000_000
-_FAULTS: Mapping[str, Fault] = {
-    "refuse": REFUSE,
-    "black hole": BLACK_HOLE,
-    "deaf": DEAF,
-    "mute": MUTE,
-    "slow": slow(0.3),
-}
+_LOOK_AGAIN_S = 0.05
 
 
 class _Lane(queue.Queue[Callable[[httpx.Client], None] | None]):
     """Calls that are made one after the other."""
-
-
-class _Supervisor:
-    """Starts a program again whenever it has ended, as systemd would."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self._lock = threading.Lock()
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        with self._lock:
-            self.program.kill()
-
-    def watch(self, stopping: threading.Event) -> None:
-        """Until it is stopping."""
-        while not stopping.wait(_SUPERVISE_S):
-            with self._lock:
-                if not self.program.runs:
-                    self.program.begin()
-
-    def wait(self) -> None:
-        """Until the program is ready."""
-
-        def is_ready() -> bool:
-            try:
-                self.program.wait()
-            except RuntimeError:
-                return False  # it ended instead, and is started again
-            return True
-
-        wait_until(is_ready, _CLIENT_S, f"leasehold {self.program.command} is ready")
 
 
 @dataclass
@@ -123,20 +83,13 @@ class Field:
         self._stack = ExitStack()
         self._slots = [_Slot(f"v{number:02}") for number in range(len(_SLOTS))]
         self._lanes: list[_Lane] = []
-        self._administrator = _Lane()
         self._threads: list[threading.Thread] = []
-        self._begun: dict[int, tuple[Trouble, Callable[[], None]]] = {}
-        self._supervisors = {
-            f"{each.command}-{number}": _Supervisor(each) for number, each in enumerate(control.programs, start=1)
-        }
-        self._faults: list[BaseException] = []
+        self._broken: list[BaseException] = []
         self._stopping = threading.Event()
         self._macs: dict[str, dict[str, None]] = {network: {} for network in _SUBNETS}
         """All MACs that vNICs of a network ever had."""
-        self.hosts: dict[str, Host] = {}
         self.subnets: dict[str, int] = {}
         self._captures: dict[str, Capture] = {}
-        self._proxies: dict[str, FaultProxy] = {}
 
     def __enter__(self) -> Self:
         with self._stack as stack:
@@ -144,15 +97,17 @@ class Field:
                 self._lab.network(network)
             self._control.start()
             self.api = stack.enter_context(self._client())
-            self._reports = stack.enter_context(self._proxy((MANAGEMENT_ADDRESS, 8080)))
+            networks = {each: {"ipam_enabled": True, "ipam_servers": _SERVERS} for each in _SUBNETS}
+            self._faults = Faults(
+                self.history, self._control, self._database, networks, stack.enter_context(self._client())
+            )
+            self._faults.reports = stack.enter_context(self._proxy((MANAGEMENT_ADDRESS, 8080)))
             for number, name in enumerate(_HOSTS):
                 self._add_host(stack, number, name)
             for name in ("one", "two"):
                 self._must(self.api.put(f"/v1/clusters/{name}", json={}))
             for network, subnet in _SUBNETS.items():
-                self._must(
-                    self.api.put(f"/v1/networks/{network}", json={"ipam_enabled": True, "ipam_servers": _SERVERS})
-                )
+                self._must(self.api.put(f"/v1/networks/{network}", json=networks[network]))
                 made = self._must(
                     self.api.post("/v1/subnets", json={"network": network, "lease_time": _LEASE_S, **subnet})
                 )
@@ -169,8 +124,8 @@ class Field:
             for network in _SUBNETS:
                 self._start(partial(self._observe, network), f"observer of {network}")
                 self._start(partial(self._probe, network), f"prober of {network}")
-            self._start(partial(self._work, self._administrator, 0), "administrator")
-            for name, supervisor in self._supervisors.items():
+            self._start(self._faults.administrator.work, "administrator")
+            for name, supervisor in self._faults.supervisors.items():
                 self._start(partial(supervisor.watch, self._stopping), f"supervisor of {name}")
             stack.callback(self._end)
             for number, slot in enumerate(self._slots):
@@ -182,6 +137,11 @@ class Field:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """The hosts by their names."""
+        return self._faults.hosts
 
     @property
     def ground(self) -> Ground:
@@ -200,43 +160,36 @@ class Field:
 
     def perform(self, step: Step) -> None:
         """Does the step, or has a lane do it; raises what went wrong in the field itself."""
-        if self._faults:
-            raise self._faults[0]
+        if self._broken:
+            raise self._broken[0]
         if step.slot is not None:
             self._give(step.slot, partial(self._of_vnic, step, self._slots[step.slot]))
         elif step.kind == "stranger":
             self._give(step.number, lambda _: self._stranger(step))
         elif step.kind == "end_fault":
-            self._end_fault(step)
+            assert step.ends is not None
+            self._faults.end(step.ends)
         else:
-            self._begin_fault(step)
+            self._faults.begin(step)
 
     def _give(self, number: int, work: Callable[[httpx.Client], None]) -> None:
         lane = self._lanes[number % _LANES]
         # Not ahead of what is done by more than a little; but a control plane that stands still is not waited for,
         # since it may be a later step that has it go on.
-        while lane.qsize() >= _AHEAD and not self._stands_still and not self._faults:
-            time.sleep(_SUPERVISE_S)
+        while lane.qsize() >= _AHEAD and not self._faults.stand_still and not self._broken:
+            time.sleep(_LOOK_AGAIN_S)
         lane.put(work)
-
-    @property
-    def _stands_still(self) -> bool:
-        return any(trouble.what.startswith(_STANDSTILLS) for trouble, _ in self._begun.values())
 
     def settle(self) -> None:
         """Waits for what the lanes have still to do."""
         for lane in self._lanes:
             lane.join()
-        if self._faults:
-            raise self._faults[0]
+        if self._broken:
+            raise self._broken[0]
 
     def heal(self) -> None:
-        """Ends all faults that last still."""
-        for number in list(self._begun):
-            self._heal(number)
-        for each in self._supervisors.values():
-            each.wait()
-        self._administrator.join()
+        """Ends all faults that last still, and waits until everything runs."""
+        self._faults.end_all()
 
     def entries(self) -> History:
         """The history, with what was heard on the wire so far."""
@@ -310,28 +263,17 @@ class Field:
         self.history.add(exchange)
         return exchange
 
-    # ---- the control plane ------------------------------------------------------------------------------------------
-
     @property
     def processes(self) -> list[str]:
         """The names of the control plane's programs."""
-        return list(self._supervisors)
+        return list(self._faults.supervisors)
 
-    def kill_control(self, process: str) -> None:
-        """SIGKILL; its supervisor starts it again."""
-        self._supervisors[process].kill()
-
-    def _stall_control(self, process: str) -> Callable[[], None]:
-        program = self._supervisors[process].program
-        if not program.runs:
-            return lambda: None
-        program.stall()
-        return program.go_on
-
-    def _kill_database(self) -> Callable[[], None]:
-        assert self._database is not None
-        self._database.kill()
-        return self._database.start
+    def kill_control_plane(self) -> None:
+        """SIGKILL to all its programs; returns when they are ready again."""
+        for each in self._faults.supervisors.values():
+            each.kill()
+        for each in self._faults.supervisors.values():
+            each.wait()
 
     # ---- vNICs ------------------------------------------------------------------------------------------------------
 
@@ -352,6 +294,11 @@ class Field:
                 if answer is not None and "boot" in options:
                     slot.mac, slot.leased = answer["mac"], None
                     self._boot(step.network, slot, "boot", patient=True)
+            case "patch":
+                answer = call("PATCH", f"{path}?wait={options['wait']}", {"mac": options["mac"]})
+                if answer is not None and options["boot"]:
+                    slot.mac, slot.leased = answer["mac"], None
+                    self._boot(step.network, slot, "boot", patient=answer.get("ip") is not None)
             case "stop":
                 answer = call("POST", f"{path}/stop")
             case "delete":
@@ -449,123 +396,14 @@ class Field:
         with RawClient(self._guests[network].namespace, INTERFACE, mac) as client:
             yield client
 
-    # ---- faults -----------------------------------------------------------------------------------------------------
-
-    def _begin_fault(self, step: Step) -> None:
-        begin = time.time_ns()
-        trouble = partial(
-            Trouble, begin=begin, what=f"{step.kind} {dict(step.options) or ''}", host=step.host, network=step.network
-        )
-        host = self.hosts.get(step.host or "")
-        undo: Callable[[], None] | None = None
-        dhcp, moves = False, True
-        match step.kind:
-            case "kill_kea" if host:
-                host.kill()
-                undo, dhcp = host.start, True
-            case "restart_kea" if host:
-                host.kill()
-                host.start()
-                dhcp = True
-            case "lose_journal" if host:
-                host.kill()
-                for part in host.state_directory.glob("journal.sqlite*"):
-                    part.unlink()
-                host.start()
-                self.history.add(trouble(end=time.time_ns() + _RESYNC_NS, dhcp=True))
-                return
-            case "kill_agent" if host:
-                host.stop_agent()
-                undo = host.start_agent
-            case "take_host_down" if host:
-                self._take_down(host)
-                undo, dhcp = partial(self._bring_up, host), True
-            case "cut_management" if host:
-                host.cut_management()
-                undo = host.mend_management
-            case "cut_network" if host and step.network:
-                host.cut(step.network)
-                undo, dhcp = partial(host.mend, step.network), True
-            case "disturb" if host:
-                proxy = self._proxies[host.id]
-                proxy.set(cut(step.options["octets"]) if "octets" in step.options else _FAULTS[step.options["how"]])
-                undo = partial(proxy.heal, step.options.get("linger_s", 0))
-            case "disturb_reports":
-                self._reports.set(_FAULTS[step.options["how"]])
-                undo, moves = self._reports.heal, False
-            case "kill_control":
-                self.kill_control(step.options["process"])
-                moves = False
-            case "stall_control":
-                undo, moves = self._stall_control(step.options["process"]), False
-            case "kill_database":
-                undo, moves = self._kill_database(), False
-            case "disable_ipam" if step.network:
-                undo = self._administrate(step.network, {"ipam_enabled": False})
-            case "want_servers" if step.network:
-                undo = self._administrate(step.network, {"ipam_servers": step.options["servers"]})
-            case _:
-                raise ValueError(f"the field does not know {step}")
-        if undo is None:
-            self.history.add(trouble(end=time.time_ns(), dhcp=dhcp, moves=moves))
-        else:
-            self._begun[step.number] = trouble(end=FOREVER, dhcp=dhcp, moves=moves), undo
-
-    def _end_fault(self, step: Step) -> None:
-        assert step.ends is not None
-        self._heal(step.ends)
-
-    def _heal(self, number: int) -> None:
-        trouble, undo = self._begun.pop(number)
-        undo()
-        self.history.add(
-            Trouble(
-                begin=trouble.begin, end=time.time_ns(), what=trouble.what, host=trouble.host, network=trouble.network,
-                dhcp=trouble.dhcp, moves=trouble.moves,
-            )
-        )  # fmt: skip
-
-    def _take_down(self, host: Host) -> None:
-        host.kill()
-        host.stop_agent()
-        host.cut_management()
-        for network in _SUBNETS:
-            host.cut(network)
-
-    def _bring_up(self, host: Host) -> None:
-        host.mend_management()
-        for network in _SUBNETS:
-            host.mend(network)
-        host.start()
-        host.start_agent()
-
-    def _administrate(self, network: str, changes: Mapping[str, Any]) -> Callable[[], None]:
-        """Has the administrator change a network; returns what has it changed back."""
-        self._administrator.put(partial(self._change_network, network, changes))
-        return lambda: self._administrator.put(partial(self._change_network, network, {}))
-
-    def _change_network(self, network: str, changes: Mapping[str, Any], api: httpx.Client) -> None:
-        """Until the control plane has taken it: it may be away just now."""
-        body = {"ipam_enabled": True, "ipam_servers": _SERVERS, **changes}
-
-        def taken() -> bool:
-            try:
-                return api.put(f"/v1/networks/{network}", json=body).is_success
-            except httpx.TransportError:
-                return False
-
-        begin = time.time_ns()
-        wait_until(taken, _CLIENT_S, f"{network} takes {body}")
-        self.history.add(Trouble(begin=begin, end=time.time_ns(), what=f"network {body}", network=network))
-
     # ---- the parts --------------------------------------------------------------------------------------------------
 
     def _add_host(self, stack: ExitStack, number: int, name: str) -> None:
         host = self._lab.host(name, {network: f"{_ADDRESS[network]}.{number + 1}/24" for network in _SUBNETS})
-        self.hosts[name] = host
+        self._faults.hosts[name] = host
         control_url = host.control_url
         if name in _PROXIED:
-            proxy = self._proxies[name] = stack.enter_context(self._proxy((host.mgmt_address, 8000)))
+            proxy = self._faults.proxies[name] = stack.enter_context(self._proxy((host.mgmt_address, 8000)))
             control_url = f"http://{proxy.address[0]}:{proxy.address[1]}/"
         attached = {
             network: {"interface": host.interfaces[network], "address": host.addresses[network]} for network in _SUBNETS
@@ -579,7 +417,8 @@ class Field:
                 },
             )
         )  # fmt: skip
-        report_url = f"http://{self._reports.address[0]}:{self._reports.address[1]}"
+        assert self._faults.reports is not None
+        report_url = f"http://{self._faults.reports.address[0]}:{self._faults.reports.address[1]}"
         token = self._must(self.api.post("/v1/tokens", json={"role": "host", "host": name, "description": ""}))
         host.install(report_url=report_url, token=token["secret"])
         host.start()
@@ -641,7 +480,7 @@ class Field:
             try:
                 work()
             except BaseException as error:  # noqa: BLE001 - it is raised again in the test's own thread
-                self._faults.append(error)
+                self._broken.append(error)
 
         return guarded
 
@@ -653,7 +492,8 @@ class Field:
     def _end(self) -> None:
         self._stopping.set()
         self._control.kill()
-        for lane in (*self._lanes, self._administrator):
+        for lane in self._lanes:
             lane.put(None)
+        self._faults.administrator.end()
         for thread in self._threads:
             thread.join(_CLIENT_S)

@@ -15,11 +15,13 @@ UNKNOWN = "?"
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A vNIC that exists. `mac` and `held`, its address, may be UNKNOWN; `held` is None while it holds none."""
+    """A vNIC that exists. `mac` and `held`, its address, may be UNKNOWN; `held` is None while it holds none. While one
+    is `pending`, it may get one by itself."""
 
     mac: str
     subnet: int | None
     held: str | None = None
+    pending: bool = False
 
 
 Possible = frozenset[State | None]
@@ -56,13 +58,15 @@ def lives(calls: Iterable[Call]) -> dict[str, list[Moment]]:
 
 
 def promises(call: Call) -> bool:
-    """Whether the call may have promised an address."""
-    return call.verb == "start" and (_is_unknown(call) or call.status == 200 or _is_unconfirmed(call))
+    """Whether the call may have promised an address, or had one promised later."""
+    return call.verb in ("start", "patch") and (_is_unknown(call) or call.status == 200 or _is_unconfirmed(call))
 
 
 def lets_go(call: Call) -> bool:
     """Whether the call may have withdrawn a promise."""
-    return call.verb in ("stop", "delete", "patch", "put", "move") and (_is_unknown(call) or call.status in (200, 204))
+    return call.verb in ("stop", "delete", "patch", "put", "move") and (
+        _is_unknown(call) or call.status in (200, 204) or _is_unconfirmed(call)
+    )
 
 
 def changes(call: Call) -> bool:
@@ -71,8 +75,10 @@ def changes(call: Call) -> bool:
 
 
 def address_of(call: Call) -> str | None:
-    """The address that a start is known to have promised."""
-    ip = call.answer.get("ip") if call.verb == "start" and (call.status == 200 or _is_unconfirmed(call)) else None
+    """The address that a call is known to have promised."""
+    if not promises(call) or _is_unknown(call):
+        return None
+    ip = call.answer.get("ip")
     return None if ip is None else str(ip)
 
 
@@ -135,18 +141,22 @@ def _effects(call: Call, state: State | None) -> Iterator[State | None]:
         case "get":
             yield state
         case "start":
-            yield replace(state, held=asked.get("ip") or state.held or UNKNOWN)
+            yield replace(state, held=asked.get("ip") or state.held or UNKNOWN, pending=False)
         case "move":
             yield state
             if asked.get("new_mac"):
                 yield replace(state, mac=UNKNOWN)
         case "stop":
-            yield replace(state, held=None)
+            yield replace(state, held=None, pending=False)
         case "delete":
             yield None
         case "patch":
-            changed = replace(state, mac=asked.get("mac", state.mac), subnet=asked.get("subnet", state.subnet))
-            yield replace(changed, held=None if state.held is None else UNKNOWN) if changed != state else state
+            mac = asked["mac"] or UNKNOWN if "mac" in asked else state.mac
+            changed = replace(state, mac=mac, subnet=asked.get("subnet", state.subnet))
+            if changed == state or (state.held is None and not state.pending):
+                yield changed
+            else:
+                yield replace(changed, held=UNKNOWN, pending=True)
         case _:
             raise ValueError(f"the model does not know {call.verb!r}")
 
@@ -159,20 +169,27 @@ def _seen(call: Call, before: State | None, after: State | None) -> Iterator[Sta
     if call.verb == "put" and (call.status == 201) != (before is None):
         return
     shown = _shown(call)
+    if shown.get("held", UNKNOWN) is None and (after.pending or call.verb == "start"):
+        # It runs, and waits for an address.
+        after = replace(after, held=UNKNOWN, pending=True) if after.held == UNKNOWN else after
+        if after.pending:
+            del shown["held"]
     for name, value in shown.items():
         expected = getattr(after, name)
         if UNKNOWN not in (expected, value) and expected != value:
             return
+    if shown.get("held"):
+        after = replace(after, pending=False)
     yield replace(after, **{name: value for name, value in shown.items() if value != UNKNOWN})
 
 
 def _shown(call: Call) -> dict[str, Any]:
     """What an answer shows of the vNIC."""
     answer = call.answer
-    if call.verb == "start":
-        shown = {"held": answer["ip"]}
-        return shown | {"mac": answer["mac"]} if "mac" in answer else shown
-    vnic: Mapping[str, Any] = answer.get("vnic", answer) if call.verb == "patch" else answer
+    if "vnic" not in answer and call.verb in ("start", "patch"):
+        # The short form: a problem's facts.
+        return {"held": answer["ip"]} | ({"mac": answer["mac"]} if "mac" in answer else {})
+    vnic: Mapping[str, Any] = answer.get("vnic", answer)
     shown = {"mac": vnic["mac"]} if "mac" in vnic else {}
     if "ip_state" in vnic:
         shown |= {"held": vnic["ip"] if vnic["ip_state"] == "held" else None}

@@ -93,9 +93,7 @@ def guests_are_served(field: Field) -> list[str]:
 def servers_stay(field: Field) -> list[str]:
     """The control plane's end and new start moves no server. What moved."""
     before = {network: _since(field, network) for network in field.networks}
-    for process in field.processes:
-        field.kill_control(process)
-    field.heal()
+    field.kill_control_plane()
     wait_until(
         lambda: all(len(field.running(network)) == 2 for network in field.networks), _CONVERGE_S, "the servers run"
     )

@@ -65,6 +65,7 @@ class _Kind:
 
 
 _EVERYTHING = ("kea", "agent", "management", "links", "proxy")
+_SHARED = {"network", "control", "database", "reports"}
 _FAULTS: Mapping[str, _Kind] = {
     "kill_kea": _Kind(3, ("kea",)),
     "restart_kea": _Kind(2, ("kea",), lasts=False),
@@ -80,6 +81,8 @@ _FAULTS: Mapping[str, _Kind] = {
     "kill_database": _Kind(1.5, ("database",)),
     "disable_ipam": _Kind(0.7, ("network",)),
     "want_servers": _Kind(1, ("network",)),
+    "maintain": _Kind(1.5, ("maintenance",)),
+    "fence": _Kind(1.5, (*_EVERYTHING, "maintenance")),
 }
 _DISTURBANCES = ("refuse", "black hole", "deaf", "mute", "slow", "cut")
 
@@ -126,7 +129,7 @@ class _Writer:
         longest = _LONGEST_OF_ALL if {"control", "database"} & {*kind.takes} else _LONGEST
         lasts = round(longest ** self._dice.uniform(0.2, 1))
         options = self._options(name)
-        if not set(kind.takes) <= {*_EVERYTHING}:
+        if _SHARED & {*kind.takes}:
             host = None
         if name not in ("cut_network", "disable_ipam", "want_servers"):
             network = None
@@ -164,8 +167,17 @@ class _Writer:
         dice, intended = self._dice, self._intended[slot]
         choices: dict[str, float] = {
             ABSENT: {"put": 10, "start": 0.1, "get": 0.1},
-            STOPPED: {"start": 8, "delete": 1.2, "put": 0.5, "move": 0.7, "guest": 0.7, "stop": 0.2},
-            RUNNING: {"guest": 4, "stop": 4, "start": 1, "delete": 0.7, "put": 0.3, "move": 0.3, "get": 0.3},
+            STOPPED: {"start": 8, "delete": 1.2, "put": 0.5, "move": 0.7, "guest": 0.7, "stop": 0.2, "patch": 0.2},
+            RUNNING: {
+                "guest": 4,
+                "stop": 4,
+                "start": 1,
+                "delete": 0.7,
+                "put": 0.3,
+                "move": 0.3,
+                "get": 0.3,
+                "patch": 0.8,
+            },
         }[intended]
         kind = dice.choices(list(choices), list(choices.values()))[0]
         options: dict[str, Any] = {}
@@ -178,6 +190,9 @@ class _Writer:
                 options = {"wait": dice.choices(("one", "all", "none"), (5, 3, 2))[0]}
                 options |= {"boot": True} if dice.random() < 0.7 else {}
                 options |= {"place": dice.randrange(12)} if dice.random() < 0.2 else {}
+            case "patch":
+                options = {"wait": dice.choices(("one", "all", "none"), (5, 3, 2))[0], "boot": intended == RUNNING}
+                options["mac"] = f"02:aa:00:00:{slot:02x}:{dice.randrange(4):02x}" if dice.random() < 0.5 else None
             case "stop":
                 self._intended[slot] = STOPPED
             case "delete":

@@ -274,3 +274,46 @@ def test_i5_holds_for_another_server_with_a_cause() -> None:
 def test_i7_an_account_that_does_not_add_up() -> None:
     assert found(Accounting(at=1, space="subnet 1", size=3, parts={"free": 1, "held": 1})) == ["I7"]
     assert found(Accounting(at=1, space="subnet 1", size=3, parts={"free": 1, "held": 2})) == []
+
+
+def patched(at: float, vnic: str, mac: str, ip: str | None, *confirmed: str) -> Call:
+    vnic_shown = {"mac": mac, "ip": ip, "ip_state": "held" if ip else "draining"}
+    servers = [{"host": host, "state": "confirmed"} for host in confirmed]
+    answer = {"vnic": vnic_shown, "mac": mac, "ip": ip, "servers": servers}
+    return call(at, "patch", vnic, 200, asked={"mac": mac}, answer=answer)
+
+
+def test_another_mac_keeps_the_address_which_the_old_one_gets_no_more() -> None:
+    changed = (put(1, "v1", MAC_1), start(2, "v1", MAC_1, IP, "host-a"), heard(3, MAC_1, IP))
+    assert found(*changed, patched(4, "v1", MAC_2, IP, "host-a"), heard(5, MAC_2, IP)) == []
+    assert "I1" in found(*changed, patched(4, "v1", MAC_2, IP), heard(5, MAC_2, IP), heard(6, MAC_1, IP, B))
+
+
+def test_an_address_that_another_mac_waits_for_comes_by_itself() -> None:
+    waiting = call(
+        4, "patch", "v1", 503, asked={"mac": MAC_2}, answer={"code": "not-confirmed", "ip": None, "mac": MAC_2}
+    )
+    shown = {"mac": MAC_2, "ip": IP}
+    assert (
+        found(
+            put(1, "v1", MAC_1),
+            start(2, "v1", MAC_1, IP, "host-a"),
+            heard(3, MAC_1, IP),
+            waiting,
+            heard(5, MAC_1, IP, B),
+            call(6, "get", "v1", 200, answer=shown | {"ip_state": "draining"}),
+            heard(7, MAC_2, IP),
+            call(8, "get", "v1", 200, answer=shown | {"ip_state": "held"}),
+        )
+        == []
+    )
+
+
+def test_a_start_without_ipam_lets_nothing_go() -> None:
+    off: dict[str, Any] = {
+        "vnic": {"mac": MAC_1, "ip": IP, "ip_state": "held"},
+        "ip": None,
+        "mac": MAC_1,
+        "servers": [],
+    }
+    assert found(put(1, "v1", MAC_1), start(2, "v1", MAC_1, IP), call(3, "start", "v1", 200, answer=off)) == []
