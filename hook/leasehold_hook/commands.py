@@ -140,6 +140,16 @@ class Commands:
         if not isinstance(last, bool):
             raise InvalidField(f"last: {last!r} is not true or false")
         batch = parse_set(_required(arguments, "set"), "set")
+        state = self._journal.state(subnet_id)
+        if epoch == state.epoch and revision < state.revision:
+            # It was on its way, or its sender stood still, while others went on: what they withdrew must stay so.
+            self._drop_resync(subnet_id)
+            raise Refused(
+                CONFLICT,
+                f"subnet {subnet_id} is at revision {state.revision} of epoch '{epoch}' already; a resync to revision "
+                f"{revision} comes too late, and nothing was changed",
+                _in_force(state),
+            )
         if page == 1:
             self._drop_resync(subnet_id)
             self._resyncs[subnet_id] = _Resync(epoch, revision)

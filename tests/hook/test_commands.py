@@ -258,6 +258,16 @@ def test_a_restart_drops_a_resync(run: Run, hook: Hook, state: Path) -> None:
     assert json.loads(again.command(json.dumps(command).encode()))["result"] == 4
 
 
+def test_a_resync_that_comes_late_takes_nothing_back(run: Run, border: StandIn) -> None:
+    run("leasehold-apply", page(revision=12, set=[entry(B, 11)]))
+    answer = run("leasehold-apply", page(revision=11, set=[entry(A, 10)]))
+    assert answer["result"] == 4
+    assert answer["text"].startswith("subnet 7 is at revision 12 of epoch 'e1' already")
+    assert answer["arguments"]["revision"] == 12
+    assert border.held[7] == {MAC_B: (IP_2, "")}
+    assert run("leasehold-apply", page(revision=12, set=[entry(A, 10)]))["result"] == 0
+
+
 def test_a_batch_drops_the_resync_of_its_subnet(run: Run) -> None:
     run("leasehold-apply", page(last=False))
     run("leasehold-apply", batch())
