@@ -35,6 +35,10 @@ SETTINGS = {
     "host_down_after_s": 3,
     "start_budget_s": 2,
     "cool_down_s": 0.5,
+    "host_hold_down_s": 1,
+    "host_hold_down_most_s": 2,
+    "push_batch": 4,
+    "reservation_log_least": 20,
 }
 _SERVERS = 2
 _SUBNETS = {
