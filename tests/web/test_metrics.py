@@ -1,5 +1,6 @@
 """What `/metrics` tells, and that dashboard and alerts ask for nothing else."""
 
+import functools
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ from sqlalchemy import insert, update
 
 from leasehold.service.context import Context
 from leasehold.store.tables import server_subnets, servers, subnets
-from web.conftest import Api
+from web.conftest import Api, Clients
 
 MONITORING = Path(__file__).parents[2] / "docker"
 DASHBOARD = MONITORING / "grafana" / "leasehold.json"
@@ -93,6 +94,24 @@ def test_webhooks_are_told_with_what_they_lack(api: Api, pool: str) -> None:
     assert value(api, "leasehold_events_stored_total") - before == 1
     assert value(api, "leasehold_webhook_backlog_events", webhook=webhook) == 1
     assert value(api, "leasehold_webhook_active", webhook=webhook) == 1
+
+
+def test_what_waits_in_a_hooks_spool_is_told(api: Api, clients: Clients) -> None:
+    api.put("/v1/hosts/host-a", control_url="http://192.0.2.7/", username="", password="")
+    report = functools.partial(
+        clients("host", "host-a").call,
+        "POST",
+        "/v1/hosts/host-a/events?boot=4b9c1e6a-7f0d-4c1b-9a55-2f6f0c7f2f11&boot_order=1",
+        content_type="application/x-ndjson",
+        data=b'{"seq": 1, "type": "events.gap", "at": 1, "lost": 3, "reason": "queue"}\n',
+    )
+    lost = ("leasehold_events_lost_total", frozenset({("server", "host-a")}))
+    before = samples(api).get(lost, 0)
+    assert report(headers={"Leasehold-Spooled": "8"}).status_code == 200
+    assert value(api, "leasehold_hook_spool_events", server="host-a") == 7
+    assert report(headers={"Leasehold-Spooled": "many"}).status_code == 200
+    assert value(api, "leasehold_hook_spool_events", server="host-a") == 7
+    assert samples(api)[lost] - before == 3
 
 
 def test_without_its_database_the_process_still_tells_of_itself(api: Api, ctx: Context) -> None:

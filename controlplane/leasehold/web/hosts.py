@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
+from flask import request
 from pydantic import Field, StringConstraints
 
 from leasehold.domain.values import HostNetwork, HostState, HostView, ServerState, Token
 from leasehold.errors import AddressTaken, HostAnswers, HostFenced, HostNotFound, InUse
-from leasehold.service import fencing, hosts, ingest
+from leasehold.service import counters, fencing, hosts, ingest
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, REPORTERS, WRITERS, Reply, Routes
 from leasehold.web.bodies import Lines
@@ -31,6 +32,7 @@ from leasehold.web.wire import (
     id_key,
 )
 
+_SPOOLED = "Leasehold-Spooled"
 routes = Routes("hosts")
 _hosts = Listing[HostView, str]("hosts", lambda each: each.id, id_key)
 
@@ -206,7 +208,11 @@ def fence_host(ctx: Context, caller: Token, host_id: Id, query: WriteQuery) -> H
 )
 def report_events(ctx: Context, host_id: Id, query: BootQuery, body: list[dict[str, Any]]) -> dict[str, int]:
     """Stores what a host's hook reports; all of the lines, or none. Lines that were stored before are harmless."""
-    return {"acknowledged": ingest.ingest(ctx, host_id, query.boot, query.boot_order, body)}
+    acknowledged = ingest.ingest(ctx, host_id, query.boot, query.boot_order, body)
+    # For monitoring only: a report is none the worse without it.
+    if (spooled := request.headers.get(_SPOOLED, "")).isascii() and spooled.isdecimal():
+        counters.spool_events.labels(host_id).set(max(0, int(spooled) - len(body)))
+    return {"acknowledged": acknowledged}
 
 
 def _attachments(networks: Mapping[str, HostNetworkIn]) -> dict[str, HostNetwork]:

@@ -13,7 +13,6 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import DBAPIError
 
-from leasehold.service import counters as _counters  # noqa: F401 - registers what it counts
 from leasehold.service import figures
 from leasehold.service.context import Context
 from leasehold.service.figures import Figures
