@@ -1,11 +1,10 @@
 """Wakes whoever waits for a commit: in this process, and, over PostgreSQL, in all others on the same database."""
 
-import functools
 import logging
-import operator
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from enum import Flag, auto
 
 import psycopg
@@ -18,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _AFTER_A_FAULT_S = 0.5
+_MOST_FACTS = 30  # a NOTIFY has 8,000 octets; who misses a fact finds it in the database
 
 
 class News(Flag):
@@ -31,7 +31,19 @@ class News(Flag):
     """A server has them, or is known not to answer."""
     EVENTS = auto()
     """There is something to tell webhooks."""
+    FACTS = auto()
+    """A server has reservations, which is not yet stored: see Fact."""
     ALL = PLAN | LOG | CONFIRMED | EVENTS
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A host has a subnet's reservations at this revision on disk: true from when it is told, whether stored or not."""
+
+    host: str
+    subnet: int
+    epoch: str
+    revision: int
 
 
 class Bell:
@@ -40,6 +52,7 @@ class Bell:
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._counts = dict.fromkeys(News, 0)
+        self._facts: dict[tuple[str, int, str], tuple[int, int]] = {}
 
     @property
     def count(self) -> int:
@@ -68,6 +81,21 @@ class Bell:
     def _sum(self, of: News) -> int:
         return sum(self._counts[each] for each in of)
 
+    def tell(self, *facts: Fact) -> None:
+        """Wakes all who wait for facts, with these."""
+        with self._condition:
+            self._counts[News.FACTS] += 1
+            for fact in facts:
+                self._facts[fact.host, fact.subnet, fact.epoch] = self._counts[News.FACTS], fact.revision
+            self._condition.notify_all()
+
+    def told(self, host: str, subnet: int, epoch: str, since: int) -> int | None:
+        """The revision that was told last of the host's subnet, if that was after `heard(News.FACTS)` said `since`.
+        What was told before may be true no longer, and is in the database."""
+        with self._condition:
+            at, revision = self._facts.get((host, subnet, epoch), (0, 0))
+            return revision if at > since else None
+
     def start(self) -> None:
         """From now on it also rings when a bell of another process does."""
 
@@ -88,6 +116,7 @@ class SharedBell(Bell):
         self._database = database
         self._name = str(uuid.uuid4())
         self._untold = News(0)
+        self._untold_facts: list[Fact] = []
         self._is_untold = threading.Condition()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -102,10 +131,17 @@ class SharedBell(Bell):
             return
         try:
             notices = Notices(self._database.engine)
-            notices.tell(self._name, of.value)
+            notices.tell(self._name, of.value, [])
             notices.close()
         except (psycopg.Error, DBAPIError) as error:
             log.info("Other processes hear of a change only when they look next: %s", error)
+
+    def tell(self, *facts: Fact) -> None:
+        """Wakes all who wait for facts, here and elsewhere."""
+        super().tell(*facts)
+        with self._is_untold:
+            self._untold_facts += facts
+            self._is_untold.notify()
 
     def start(self) -> None:
         """See Bell."""
@@ -144,21 +180,23 @@ class SharedBell(Bell):
     def _tell(self, notices: Notices) -> None:
         while True:
             with self._is_untold:
-                self._is_untold.wait_for(lambda: self._untold or self._stopping.is_set())
+                self._is_untold.wait_for(lambda: self._untold or self._untold_facts or self._stopping.is_set())
                 told, self._untold = self._untold, News(0)
-            if told:
-                notices.tell(self._name, told.value)
+                facts, self._untold_facts = self._untold_facts[:_MOST_FACTS], []
+            if told or facts:
+                notices.tell(self._name, told.value, [astuple(fact) for fact in facts])
             if self._stopping.is_set():
                 return
 
     def _hear(self, notices: Notices) -> None:
         notices.listen()
         while not self._stopping.is_set():
-            told = dict(notices.hear(_POLL_S))
-            of = News.ALL
-            if told:
-                told.pop(self._name, None)
-                of = News(functools.reduce(operator.or_, told.values(), 0))
+            told = list(notices.hear(_POLL_S))
+            of = News(0) if told else News.ALL
+            for sender, what, facts in told:
+                if sender != self._name:
+                    of |= News(what)
+                    super().tell(*(Fact(*fact) for fact in facts))
             if of:
                 super().ring(of)
 

@@ -1,18 +1,22 @@
 """Subnets that run out of addresses: told before, explained afterwards."""
 
+from typing import Any
+
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.subnets import within
 from leasehold.errors import SubnetExhausted
 from leasehold.service import events, subnets
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import addresses, server_subnets, spaces
 
 
 def warn(ctx: Context, connection: Connection, subnet: AnyRow, *, by: int) -> None:
     """Tells once when the subnet's free addresses came down to the mark, by so many, and when there are none left."""
-    space = connection.execute(select(spaces.c.free, spaces.c.size).where(spaces.c.id == subnet.space_id)).one()
+    space = _space(connection, space_id=subnet.space_id).one()
     mark = max(space.size * ctx.settings.subnet_low_percent // 100, ctx.settings.subnet_low_count)
     data = {
         "subnet": subnet.id,
@@ -78,3 +82,8 @@ def _next_free_ms(ctx: Context, connection: Connection, subnet: AnyRow, owed: Co
             cooled_ms = ctx.now_ms() + round(ctx.settings.cool_down_s * 1000)
             return cooled_ms if free_at_ms is None else int(free_at_ms)
     return None
+
+
+@prepared
+def _space(space_id: Any) -> Executable:
+    return select(spaces.c.free, spaces.c.size).where(spaces.c.id == space_id)

@@ -5,11 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, true, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.values import Network, Server, ServerSubnet
 from leasehold.errors import DatabaseBusy, FieldInvalid, InUse, NetworkNotFound
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow, Violation
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import networks, server_subnets, servers, subnets, vnics
 
 MAX_IPAM_SERVERS = 100
@@ -124,8 +126,8 @@ def list_servers(ctx: Context, network_id: str) -> list[Server]:
 def require(connection: Connection, network_id: str, *, lock: bool = False) -> AnyRow:
     """The network's row, locked until the transaction ends if asked, which keeps nobody from naming it; raises
     NetworkNotFound."""
-    query = select(networks).where(networks.c.id == network_id)
-    row = connection.execute(query.with_for_update(key_share=True) if lock else query).one_or_none()
+    find = _find_locked if lock else _find
+    row = find(connection, network_id=network_id).one_or_none()
     if row is None:
         raise NetworkNotFound(
             f"There is no network {network_id!r}. Create it first with PUT /v1/networks/{network_id}.",
@@ -147,3 +149,13 @@ def _check(network: Network) -> None:
             field="ipam_servers",
             value=wanted,
         )
+
+
+@prepared
+def _find(network_id: Any) -> Executable:
+    return select(networks).where(networks.c.id == network_id)
+
+
+@prepared
+def _find_locked(network_id: Any) -> Executable:
+    return select(networks).where(networks.c.id == network_id).with_for_update(key_share=True)

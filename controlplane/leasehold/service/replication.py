@@ -7,16 +7,18 @@ could serve whatever it has from earlier. Addresses wait for these rows, and for
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, or_, select, true, update
+from sqlalchemy import Connection, Select, Update, delete, func, insert, or_, select, true, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import Batch, Resync
 from leasehold.domain.subnets import address_at
 from leasehold.domain.values import AwaitedAddress, HeldUp
-from leasehold.service.bell import News
+from leasehold.service.bell import Fact, News
 from leasehold.service.context import Context
 from leasehold.service.subnets import spec_of
 from leasehold.store.database import AnyRow, lock
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import addresses, lineage, reservation_log, server_subnets, subnets
 
 _SERVERS_LOCK = 4_020_002
@@ -34,17 +36,23 @@ _OWED = or_(
 )
 
 
-def lagging(ctx: Context) -> dict[str, list[int]]:
-    """Host ids with the subnets that they have not confirmed whole."""
-    behind: dict[str, list[int]] = {}
+def lagging(ctx: Context, wanted: Collection[str] | None = None) -> dict[str, dict[int, Batch | None]]:
+    """Host ids, of those wanted, with the subnets that they have not confirmed whole, each with the batch that is next;
+    None where that is for `next_step` to find out."""
+    behind: dict[str, dict[int, Batch | None]] = {}
+    batches: dict[tuple[int, int], Batch | None] = {}
     with ctx.db.read() as connection:
-        for host_id, subnet_id in connection.execute(
-            select(server_subnets.c.host_id, server_subnets.c.subnet_id)
-            .join(subnets, subnets.c.id == server_subnets.c.subnet_id)
-            .where(_BEHIND)
-            .order_by(server_subnets.c.host_id, server_subnets.c.subnet_id)
-        ):
-            behind.setdefault(host_id, []).append(subnet_id)
+        for row in _lagging(connection):
+            if wanted is not None and row.host_id not in wanted:
+                continue
+            batch = None
+            if row.confirmed_revision is not None:
+                # Hosts that are at the same revision lack the same.
+                at = row.id, row.confirmed_revision
+                if at not in batches:
+                    batches[at] = _batch(connection, row, row.epoch, ctx.settings.push_batch)
+                batch = batches[at]
+            behind.setdefault(row.host_id, {})[row.id] = batch
     return behind
 
 
@@ -52,12 +60,7 @@ def next_step(ctx: Context, host_id: str, subnet_id: int) -> Batch | Resync | No
     """What brings the host nearer to the subnet's present state: up to `push_batch` log entries, the whole set, or
     nothing, when it is there or does not serve the subnet any more."""
     with ctx.db.read() as connection:
-        row = connection.execute(
-            select(subnets, server_subnets.c.confirmed_revision, lineage.c.epoch)
-            .join(server_subnets, subnets.c.id == server_subnets.c.subnet_id)
-            .join(lineage, true())
-            .where(server_subnets.c.host_id == host_id, subnets.c.id == subnet_id, _BEHIND)
-        ).one_or_none()
+        row = _progress(connection, host_id=host_id, subnet_id=subnet_id).one_or_none()
         if row is None:
             return None
         if row.confirmed_revision is None:
@@ -68,12 +71,14 @@ def next_step(ctx: Context, host_id: str, subnet_id: int) -> Batch | Resync | No
 def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: int, *, news: News = News.ALL) -> None:
     """The host has the subnet's reservations at this revision on disk. Of another epoch, it means nothing.
 
-    Whoever waits does not wait for the disk: what is lost here with the power, hosts say again when they are asked.
+    Whoever waits is told before it is stored, and that does not wait for the disk: what is lost here with the power,
+    hosts say again when they are asked.
     """
+    ctx.bell.tell(Fact(host=host_id, subnet=subnet_id, epoch=epoch, revision=revision))
     with ctx.db.write(durable=False) as connection:
-        if epoch != connection.execute(select(lineage.c.epoch).with_for_update(read=True)).scalar_one():
+        if epoch != _epoch_locked(connection).scalar_one():
             return
-        connection.execute(_state_of(host_id, subnet_id).values(confirmed_revision=revision, confirmed_ms=ctx.now_ms()))
+        _confirm(connection, host_id=host_id, subnet_id=subnet_id, revision=revision, now_ms=ctx.now_ms())
     ctx.bell.ring(news)
 
 
@@ -197,18 +202,13 @@ def prune(ctx: Context) -> int:
     return pruned
 
 
-def _state_of(host_id: str, subnet_id: int) -> Any:
+def _state_of(host_id: str, subnet_id: int) -> Update:
     return update(server_subnets).where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id == subnet_id)
 
 
 def _batch(connection: Connection, row: AnyRow, epoch: str, limit: int) -> Batch | None:
     """The log after what was confirmed, the last entry of each MAC; None where the log does not reach back so far."""
-    entries = connection.execute(
-        select(reservation_log.c.revision, reservation_log.c.mac, reservation_log.c.offset)
-        .where(reservation_log.c.subnet_id == row.id, reservation_log.c.revision > row.confirmed_revision)
-        .order_by(reservation_log.c.revision)
-        .limit(limit)
-    ).all()
+    entries = _entries(connection, subnet_id=row.id, after=row.confirmed_revision, limit=limit).all()
     if not entries or entries[0].revision != row.confirmed_revision + 1:
         return None
     spec = spec_of(row)
@@ -236,3 +236,43 @@ def _resync(connection: Connection, row: AnyRow, epoch: str) -> Resync:
         revision=row.revision,
         reservations=tuple((Mac(each.mac), address_at(spec, each.offset), None) for each in held),
     )
+
+
+def _behind() -> Select[Any]:
+    return (
+        select(subnets, server_subnets.c.host_id, server_subnets.c.confirmed_revision, lineage.c.epoch)
+        .join(server_subnets, subnets.c.id == server_subnets.c.subnet_id)
+        .join(lineage, true())
+        .where(_BEHIND)
+        .order_by(server_subnets.c.host_id, subnets.c.id)
+    )
+
+
+@prepared
+def _lagging() -> Executable:
+    return _behind()
+
+
+@prepared
+def _progress(host_id: Any, subnet_id: Any) -> Select[Any]:
+    return _behind().where(server_subnets.c.host_id == host_id, subnets.c.id == subnet_id)
+
+
+@prepared
+def _entries(subnet_id: Any, after: Any, limit: Any) -> Executable:
+    return (
+        select(reservation_log.c.revision, reservation_log.c.mac, reservation_log.c.offset)
+        .where(reservation_log.c.subnet_id == subnet_id, reservation_log.c.revision > after)
+        .order_by(reservation_log.c.revision)
+        .limit(limit)
+    )
+
+
+@prepared
+def _epoch_locked() -> Executable:
+    return select(lineage.c.epoch).with_for_update(read=True)
+
+
+@prepared
+def _confirm(host_id: Any, subnet_id: Any, revision: Any, now_ms: Any) -> Update:
+    return _state_of(host_id, subnet_id).values(confirmed_revision=revision, confirmed_ms=now_ms)

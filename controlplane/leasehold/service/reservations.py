@@ -3,8 +3,11 @@
 Every change takes the next revision of its subnet and a row in the log, in the transaction of the change itself.
 """
 
+from typing import Any
+
 from netaddr import IPAddress
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, insert, or_, select, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import toggle
@@ -16,6 +19,7 @@ from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import addresses, hosts, reservation_log, server_subnets, twins, vnics
 from leasehold.store.tables import subnets as subnets_table
 
@@ -53,15 +57,10 @@ def promise(
     """
     subnet = subnets.require(connection, subnet_id, lock=True)
     spec = subnets.spec_of(subnet)
-    own = connection.execute(
-        select(addresses, _owed().label("owed"))
-        .where(
-            addresses.c.subnet_id == subnet_id,
-            addresses.c.vnic_id == vnic_id,
-            true() if vnic_id is not None else addresses.c.mac == mac.value,
-        )
-        # Of several that it had it gets the last one back.
-        .order_by(addresses.c.state != "held", addresses.c.revision.desc())
+    own = (
+        _of_device(connection, subnet_id=subnet_id, mac=mac.value)
+        if vnic_id is None
+        else _of_vnic(connection, subnet_id=subnet_id, vnic_id=vnic_id)
     ).all()
     # A server may still serve a draining address to the MAC that it was promised to, and so to no other.
     mine = [row for row in own if row.mac == mac.value or (row.state != "held" and not row.owed)]
@@ -82,7 +81,7 @@ def promise(
     revision = _log(connection, subnet, mac, offset, held=True)
     values = {"state": "held", "mac": mac.value, "vnic_id": vnic_id, "revision": revision, "free_at_ms": None}
     if kept is None:
-        connection.execute(insert(addresses).values(subnet_id=subnet_id, offset=offset, **values))
+        connection.execute(_INSERT_ADDRESS, {"subnet_id": subnet_id, "offset": offset, **values})
     else:
         connection.execute(
             update(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset == offset).values(**values)
@@ -251,16 +250,16 @@ def refuse_retiring(subnet: AnyRow) -> None:
 def _log(connection: Connection, subnet: AnyRow, mac: Mac, offset: int, *, held: bool) -> int:
     """Takes the next revision of the subnet, whose row the caller has locked, for a reservation that comes or goes."""
     digest = toggle(subnet.digest, mac, subnets.address_of(subnet, offset))
-    revision: int = connection.execute(
-        update(subnets_table)
-        .where(subnets_table.c.id == subnet.id)
-        .values(revision=subnets_table.c.revision + 1, digest=digest)
-        .returning(subnets_table.c.revision)
-    ).scalar_one()
+    revision: int = _next_revision(connection, subnet_id=subnet.id, digest=digest).scalar_one()
     connection.execute(
-        insert(reservation_log).values(
-            subnet_id=subnet.id, revision=revision, mac=mac.value, offset=offset if held else None, digest=digest
-        )
+        _INSERT_LOG,
+        {
+            "subnet_id": subnet.id,
+            "revision": revision,
+            "mac": mac.value,
+            "offset": offset if held else None,
+            "digest": digest,
+        },
     )
     return revision
 
@@ -302,18 +301,7 @@ def _has_twins_reservation(
 ) -> bool:
     """True if a twin of the vNIC holds an address for their MAC. Raises MacReserved if it is another than the wanted
     one, or if one that is no twin holds an address for it."""
-    holder = connection.execute(
-        select(
-            addresses.c.vnic_id, addresses.c.offset, vnics.c.vm, are_twins(addresses.c.vnic_id, vnic_id).label("twin")
-        )
-        .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
-        .where(
-            addresses.c.subnet_id == subnet.id,
-            addresses.c.mac == mac.value,
-            addresses.c.state == "held",
-            addresses.c.vnic_id.is_distinct_from(vnic_id),
-        )
-    ).one_or_none()
+    holder = _other_holder(connection, subnet_id=subnet.id, vnic_id=vnic_id, mac=mac.value).one_or_none()
     if holder is None:
         return False
     ip = subnets.address_of(subnet, holder.offset)
@@ -332,4 +320,54 @@ def _has_twins_reservation(
         ip=str(ip),
         holder=holder.vnic_id,
         vm=holder.vm,
+    )
+
+
+_INSERT_ADDRESS = insert(addresses)
+_INSERT_LOG = insert(reservation_log)
+
+
+@prepared
+def _of_vnic(subnet_id: Any, vnic_id: Any) -> Executable:
+    return _had(subnet_id, addresses.c.vnic_id == vnic_id)
+
+
+@prepared
+def _of_device(subnet_id: Any, mac: Any) -> Executable:
+    return _had(subnet_id, addresses.c.vnic_id.is_(None) & (addresses.c.mac == mac))
+
+
+def _had(subnet_id: Any, whose: ColumnElement[bool]) -> Executable:
+    """Of several that it had it gets the last one back."""
+    return (
+        select(addresses, _owed().label("owed"))
+        .where(addresses.c.subnet_id == subnet_id, whose)
+        .order_by(addresses.c.state != "held", addresses.c.revision.desc())
+    )
+
+
+@prepared
+def _next_revision(subnet_id: Any, digest: Any) -> Executable:
+    return (
+        update(subnets_table)
+        .where(subnets_table.c.id == subnet_id)
+        .values(revision=subnets_table.c.revision + 1, digest=digest)
+        .returning(subnets_table.c.revision)
+    )
+
+
+@prepared
+def _other_holder(subnet_id: Any, vnic_id: Any, mac: Any) -> Executable:
+    """Who else holds an address of the subnet for this MAC."""
+    return (
+        select(
+            addresses.c.vnic_id, addresses.c.offset, vnics.c.vm, are_twins(addresses.c.vnic_id, vnic_id).label("twin")
+        )
+        .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
+        .where(
+            addresses.c.subnet_id == subnet_id,
+            addresses.c.mac == mac,
+            addresses.c.state == "held",
+            addresses.c.vnic_id.is_distinct_from(vnic_id),
+        )
     )

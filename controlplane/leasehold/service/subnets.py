@@ -5,6 +5,7 @@ from typing import Any
 
 from netaddr import IPAddress, IPNetwork
 from sqlalchemy import Connection, and_, delete, func, insert, select, true
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import AddressRange, Mac, MacRange
 from leasehold.domain.options import Route, parse_option
@@ -16,6 +17,7 @@ from leasehold.service import networks
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import (
     addresses,
     host_networks,
@@ -131,8 +133,8 @@ def delete_in(connection: Connection, row: AnyRow) -> None:
 
 def require(connection: Connection, subnet_id: int, *, lock: bool = False) -> AnyRow:
     """The subnet's row, locked until the transaction ends if asked; raises SubnetNotFound."""
-    query = select(subnets).where(subnets.c.id == subnet_id)
-    row = connection.execute(query.with_for_update() if lock else query).one_or_none()
+    find = _find_locked if lock else _find
+    row = find(connection, subnet_id=subnet_id).one_or_none()
     if row is None:
         raise missing(subnet_id)
     return row
@@ -324,3 +326,13 @@ def _subnets(connection: Connection, condition: Any, limit: int | None) -> list[
 def _usage(row: AnyRow, counts: Mapping[str, int]) -> SubnetUsage:
     in_range = row.size - row.free
     return SubnetUsage(size=row.size, free=row.free, out_of_range=sum(counts.values()) - in_range, **counts)
+
+
+@prepared
+def _find(subnet_id: Any) -> Executable:
+    return select(subnets).where(subnets.c.id == subnet_id)
+
+
+@prepared
+def _find_locked(subnet_id: Any) -> Executable:
+    return select(subnets).where(subnets.c.id == subnet_id).with_for_update()

@@ -7,10 +7,12 @@ import uuid
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.values import Role, Token
 from leasehold.errors import FieldInvalid, TokenNotFound, Unauthenticated
 from leasehold.service.context import Context, from_ms
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import tokens
 
 _PREFIX = "lh_"  # so that scanners for leaked secrets can know one
@@ -69,7 +71,7 @@ def authenticate(ctx: Context, secret: str) -> Token:
     """The token with this secret; raises Unauthenticated."""
     digest = _digest(secret)
     with ctx.db.read() as connection:
-        row = connection.execute(select(tokens).where(tokens.c.digest == digest)).one_or_none()
+        row = _by_digest(connection, digest=digest).one_or_none()
     # The index compares digests, whose timing tells nothing of a secret; what decides takes the same time always.
     if row is None or not hmac.compare_digest(row.digest, digest):
         raise Unauthenticated(
@@ -91,3 +93,8 @@ def _token(row: Row[Any]) -> Token:
     return Token(
         id=row.id, role=row.role, host=row.host_id, description=row.description, created_at=from_ms(row.created_ms)
     )
+
+
+@prepared
+def _by_digest(digest: Any) -> Executable:
+    return select(tokens).where(tokens.c.digest == digest)

@@ -12,6 +12,7 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Row,
     UniqueConstraint,
+    bindparam,
     create_engine,
     event,
     func,
@@ -133,10 +134,18 @@ class FencedDatabase(Database):
             self._require(connection, lock=False)
 
     def _require(self, connection: Connection, *, lock: bool) -> None:
-        term = select(duties.c.term).where(duties.c.name == self._duty)
-        present = connection.execute(term.with_for_update(read=True) if lock else term).scalar_one_or_none()
+        present = connection.execute(_TERM_LOCKED if lock else _TERM, {"duty": self._duty}).scalar_one_or_none()
         if present != self._term:
             raise DutyLost(f"{self._duty}: term {self._term} is over, it is {present} now")
+
+
+_TERM = select(duties.c.term).where(duties.c.name == bindparam("duty"))
+_TERM_LOCKED = _TERM.with_for_update(read=True)
+
+
+def has_more_to_do(connection: Connection) -> bool:
+    """True when `at_end` was called in this transaction."""
+    return bool(connection.get_execution_options()[_LAST])
 
 
 def at_end(connection: Connection, finish: Finish, item: object) -> None:

@@ -7,10 +7,13 @@ others have had their turn.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import free_extents, spaces
 
 Extent = tuple[int, int]
@@ -47,7 +50,7 @@ def take_any(connection: Connection, space_id: int, count: int = 1) -> list[int]
     if len(taken) < count:
         rest, cursor = _take_from(connection, space_id, count - len(taken), 0, _NO_END)
         taken += rest
-    connection.execute(update(spaces).where(spaces.c.id == space_id).values(cursor=cursor, free=spaces.c.free - count))
+    _count_out(connection, space_id=space_id, cursor=cursor, count=count)
     return taken
 
 
@@ -154,28 +157,20 @@ def _take_extents_from(
 
 
 def _lock(connection: Connection, space_id: int) -> AnyRow:
-    return connection.execute(
-        select(spaces.c.cursor, spaces.c.free).where(spaces.c.id == space_id).with_for_update()
-    ).one()
+    return _locked_space(connection, space_id=space_id).one()
 
 
 def _at_or_after(connection: Connection, space_id: int, number: int) -> AnyRow | None:
     """The extent that holds `number`, else the next one."""
-    return connection.execute(
-        select(free_extents.c.first, free_extents.c.last)
-        .where(free_extents.c.space_id == space_id, free_extents.c.last >= number)
-        .order_by(free_extents.c.last)
-        .limit(1)
-    ).one_or_none()
+    return _next_extent(connection, space_id=space_id, number=number).one_or_none()
 
 
 def _carve(connection: Connection, space_id: int, extent: AnyRow, first: int, last: int) -> None:
     """Takes `first`–`last` out of an extent that holds them, leaving what is before and behind."""
-    row = (free_extents.c.space_id == space_id) & (free_extents.c.last == extent.last)
     if last < extent.last:
-        connection.execute(update(free_extents).where(row).values(first=last + 1))
+        _shorten(connection, space_id=space_id, last=extent.last, first=last + 1)
     else:
-        connection.execute(delete(free_extents).where(row))
+        _drop(connection, space_id=space_id, last=extent.last)
     if extent.first < first:
         connection.execute(insert(free_extents).values(space_id=space_id, first=extent.first, last=first - 1))
 
@@ -207,3 +202,34 @@ def _merge(connection: Connection, space_id: int, first: int, last: int) -> None
         )
     else:
         connection.execute(insert(free_extents).values(space_id=space_id, first=first, last=last))
+
+
+@prepared
+def _locked_space(space_id: Any) -> Executable:
+    return select(spaces.c.cursor, spaces.c.free).where(spaces.c.id == space_id).with_for_update()
+
+
+@prepared
+def _next_extent(space_id: Any, number: Any) -> Executable:
+    return (
+        select(free_extents.c.first, free_extents.c.last)
+        .where(free_extents.c.space_id == space_id, free_extents.c.last >= number)
+        .order_by(free_extents.c.last)
+        .limit(1)
+    )
+
+
+@prepared
+def _shorten(space_id: Any, last: Any, first: Any) -> Executable:
+    row = (free_extents.c.space_id == space_id) & (free_extents.c.last == last)
+    return update(free_extents).where(row).values(first=first)
+
+
+@prepared
+def _drop(space_id: Any, last: Any) -> Executable:
+    return delete(free_extents).where(free_extents.c.space_id == space_id, free_extents.c.last == last)
+
+
+@prepared
+def _count_out(space_id: Any, cursor: Any, count: Any) -> Executable:
+    return update(spaces).where(spaces.c.id == space_id).values(cursor=cursor, free=spaces.c.free - count)

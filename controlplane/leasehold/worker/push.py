@@ -55,17 +55,16 @@ class Push:
             return list(self._senders.values())
 
     def _turn(self) -> float:
-        lagging = replication.lagging(self._ctx)
-        own = dict.fromkeys(lagging, self._ctx) if self._own is None else self._own()
-        if self._own is not None:
+        own = None if self._own is None else self._own()
+        if own is not None:
             self._end_all_but(own)
-        for host_id in lagging.keys() & own.keys():
+        for host_id, batches in replication.lagging(self._ctx, own).items():
             if self._loop.stopping:
                 break
-            self._sender(host_id, own[host_id]).add(lagging[host_id])
+            self._sender(host_id, self._ctx if own is None else own[host_id]).add(batches)
         away = {sender.host_id for sender in self._all() if sender.found_away}
         for host_id in hosts.answering(self._ctx, away):
-            self._sender(host_id, own.get(host_id, self._ctx)).retry()
+            self._sender(host_id, self._ctx if own is None else own[host_id]).retry()
         return self._ctx.settings.manage_interval_s
 
     def _sender(self, host_id: str, ctx: Context) -> "_Sender":
@@ -95,15 +94,16 @@ class _Sender:
         self._host: Host | None = None
         self._host_read_at = 0.0
         self._lock = threading.Lock()
-        self._behind: set[int] = set()
+        self._behind: dict[int, Batch | None] = {}
+        self._at: dict[int, int] = {}
         self._failures = 0
         self._not_before = 0.0
         self.loop = Loop(f"push to {host_id}", self._turn)
 
-    def add(self, subnet_ids: Iterable[int]) -> None:
-        """The host lags on these subnets."""
+    def add(self, batches: Mapping[int, Batch | None]) -> None:
+        """The host lags on these subnets, and this batch is next, where that is known."""
         with self._lock:
-            self._behind.update(subnet_ids)
+            self._behind.update(batches)
         self.loop.wake()
 
     def retry(self) -> None:
@@ -117,10 +117,10 @@ class _Sender:
         if wait_s > 0:
             return wait_s
         with self._lock:
-            behind, self._behind = self._behind, set()
+            behind, self._behind = self._behind, {}
         try:
             for subnet_id in sorted(behind):
-                self._catch_up(subnet_id)
+                self._catch_up(subnet_id, behind[subnet_id])
         except HostNotFound:
             self.loop.stop()
         except HostUnreachable as error:
@@ -135,24 +135,28 @@ class _Sender:
             self.found_away = False
         return _IDLE_S
 
-    def _back_off(self, behind: set[int]) -> float:
+    def _back_off(self, behind: Iterable[int]) -> float:
         with self._lock:
-            self._behind |= behind
+            self._behind |= dict.fromkeys(behind)
         self._host = None
         self._failures += 1
         wait_s = backoff_s(self._failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
         self._not_before = time.monotonic() + wait_s
         return wait_s
 
-    def _catch_up(self, subnet_id: int) -> None:
+    def _catch_up(self, subnet_id: int, batch: Batch | None) -> None:
+        """`batch` was next when somebody looked; not so any more if this sent another meanwhile."""
+        if batch is not None and self._at.get(subnet_id, batch.base) != batch.base:
+            batch = None
         while not self.loop.stopping:
-            step = replication.next_step(self._ctx, self.host_id, subnet_id)
+            step = batch or replication.next_step(self._ctx, self.host_id, subnet_id)
             if step is None:
                 return
+            batch = None
             host = self._known_host()
             if isinstance(step, Resync):
                 self._send_all(host, step)
-            elif self._send_batch(host, step) and len(step.set) + len(step.unset) < self._ctx.settings.push_batch:
+            elif self._send_batch(host, step) and step.revision - step.base < self._ctx.settings.push_batch:
                 return  # that was all; what came since has rung the bell
 
     def _send_batch(self, host: Host, batch: Batch) -> bool:
@@ -167,9 +171,11 @@ class _Sender:
             replication.forget(self._ctx, host.id, batch.subnet)
             return False
         if applied.accepted:
+            self._at[batch.subnet] = batch.revision
             replication.confirm(self._ctx, host.id, batch.subnet, batch.epoch, batch.revision, news=News.CONFIRMED)
         else:
             # Its answer to an earlier batch was lost, or its journal; or we are behind ourselves.
+            self._at.pop(batch.subnet, None)
             sightings.reconcile(self._ctx, host.id, applied.state)
         return applied.accepted
 
@@ -184,6 +190,7 @@ class _Sender:
                 result=4,
                 text="resync dropped",
             )
+        self._at.pop(resync.subnet, None)
         replication.confirm(self._ctx, host.id, resync.subnet, resync.epoch, resync.revision)
 
     def _known_host(self) -> Host:

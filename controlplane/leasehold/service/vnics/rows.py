@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import ColumnElement, Connection, or_, select, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.subnets import address_at
@@ -13,7 +14,8 @@ from leasehold.errors import DatabaseBusy, InUse, VnicNotFound
 from leasehold.service import macs, subnets
 from leasehold.service.bell import News
 from leasehold.service.context import Context, from_ms
-from leasehold.store.database import AnyRow, Violation
+from leasehold.store.database import AnyRow, Violation, has_more_to_do
+from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
 from leasehold.store.tables import addresses, mac_ranges, twins, vnics
 
@@ -26,10 +28,16 @@ def get(ctx: Context, vnic_id: str) -> Vnic:
 
 def known(connection: Connection, vnic_id: str) -> Vnic:
     """What `get` answers, as this transaction sees it."""
-    found = read(connection, vnics.c.id == vnic_id)
-    if not found:
+    rows = _row(connection, vnic_id=vnic_id).all()
+    if not rows:
         raise missing(vnic_id)
-    return found[0]
+    return _told(
+        connection,
+        rows,
+        _in_range(connection, vnic_id=vnic_id).all(),
+        _pairs(connection, vnic_id=vnic_id).all(),
+        _addresses(connection, vnic_id=vnic_id).all(),
+    )[0]
 
 
 def list_vnics(ctx: Context, *, limit: int, after: str | None = None) -> list[Vnic]:
@@ -50,6 +58,8 @@ def writing(ctx: Context, dry_run: bool, *, changes_rules: bool = False) -> Iter
             else:
                 macs.share_rules(connection)
             yield connection
+            # An address that comes or goes is an event too: without one nobody has to look.
+            is_news = has_more_to_do(connection)
     except Violation as violation:
         if violation.constraint not in ("pk_macs", "pk_vnics", "fk_vnics_network_id", "fk_vnics_subnet_id"):
             raise
@@ -58,7 +68,8 @@ def writing(ctx: Context, dry_run: bool, *, changes_rules: bool = False) -> Iter
             "and nothing was changed. Ask again.",
             retry_after_s=1,
         ) from violation
-    ctx.bell.ring(News.LOG | News.EVENTS)
+    if is_news:
+        ctx.bell.ring(News.LOG | News.EVENTS)
 
 
 def refuse_change_while_running(row: AnyRow, changed: Sequence[str]) -> None:
@@ -81,9 +92,14 @@ def find(connection: Connection, vnic_id: str, *, lock: bool = False) -> AnyRow 
 def require(connection: Connection, vnic_id: str) -> AnyRow:
     """The vNIC's row, locked until the transaction ends, as are its twins', which may take an address over or share it.
     Raises VnicNotFound."""
-    pairs = connection.execute(select(twins).where(or_(twins.c.vnic_id == vnic_id, twins.c.twin_id == vnic_id))).all()
+    pairs = _pairs(connection, vnic_id=vnic_id).all()
     ids = sorted({vnic_id, *(each for pair in pairs for each in pair)})
-    for row in connection.execute(select(vnics).where(vnics.c.id.in_(ids)).order_by(vnics.c.id).with_for_update()):
+    locked = (
+        connection.execute(select(vnics).where(vnics.c.id.in_(ids)).order_by(vnics.c.id).with_for_update())
+        if pairs
+        else _locked(connection, vnic_id=vnic_id)
+    )
+    for row in locked:
         if row.id == vnic_id:
             return row
     raise missing(vnic_id)
@@ -103,28 +119,32 @@ def read(connection: Connection, condition: Any, limit: int | None = None) -> li
     """The vNICs of a condition, by id."""
     rows = connection.execute(select(vnics).where(condition).order_by(vnics.c.id).limit(limit)).all()
     ids = [row.id for row in rows]
-    in_range = set(
-        connection.execute(
-            select(vnics.c.mac_pool_id, vnics.c.mac)
-            .join(mac_ranges, mac_ranges.c.mac_pool_id == vnics.c.mac_pool_id)
-            .where(
-                among(connection, vnics.c.id, ids),
-                vnics.c.mac.between(mac_ranges.c.first, mac_ranges.c.last),
-            )
-        ).all()
+    pairs = or_(among(connection, twins.c.vnic_id, ids), among(connection, twins.c.twin_id, ids))
+    return _told(
+        connection,
+        rows,
+        connection.execute(_in_range_where(among(connection, vnics.c.id, ids))).all(),
+        connection.execute(select(twins).where(pairs)).all(),
+        connection.execute(_addresses_where(among(connection, addresses.c.vnic_id, ids))).all(),
     )
+
+
+def _told(
+    connection: Connection,
+    rows: Sequence[AnyRow],
+    own_ranges: Sequence[AnyRow],
+    pairs: Sequence[AnyRow],
+    theirs: Sequence[AnyRow],
+) -> list[Vnic]:
+    """The vNICs of these rows, with what other tables say of them: the MACs that are in range, the twins, and the
+    addresses, of which the first of a vNIC is its own."""
+    in_range = {(row.mac_pool_id, row.mac) for row in own_ranges}
     paired: dict[str, set[str]] = {}
-    for one, other in connection.execute(
-        select(twins).where(or_(among(connection, twins.c.vnic_id, ids), among(connection, twins.c.twin_id, ids)))
-    ):
+    for one, other in pairs:
         paired.setdefault(one, set()).add(other)
         paired.setdefault(other, set()).add(one)
     own: dict[str, AnyRow] = {}
-    for row in connection.execute(
-        select(addresses)
-        .where(among(connection, addresses.c.vnic_id, ids))
-        .order_by(addresses.c.state != "held", addresses.c.free_at_ms.is_not(None), addresses.c.free_at_ms.desc())
-    ):
+    for row in theirs:
         own.setdefault(row.vnic_id, row)
     for row in rows:
         # Of twins that run on one subnet one holds the address, for all of them.
@@ -160,3 +180,44 @@ def read(connection: Connection, condition: Any, limit: int | None = None) -> li
         for row in rows
         for address in (own.get(row.id),)
     ]
+
+
+@prepared
+def _row(vnic_id: Any) -> Executable:
+    return select(vnics).where(vnics.c.id == vnic_id)
+
+
+@prepared
+def _locked(vnic_id: Any) -> Executable:
+    return select(vnics).where(vnics.c.id == vnic_id).with_for_update()
+
+
+@prepared
+def _pairs(vnic_id: Any) -> Executable:
+    return select(twins).where(or_(twins.c.vnic_id == vnic_id, twins.c.twin_id == vnic_id))
+
+
+@prepared
+def _in_range(vnic_id: Any) -> Executable:
+    return _in_range_where(vnics.c.id == vnic_id)
+
+
+@prepared
+def _addresses(vnic_id: Any) -> Executable:
+    return _addresses_where(addresses.c.vnic_id == vnic_id)
+
+
+def _in_range_where(condition: ColumnElement[bool]) -> Executable:
+    return (
+        select(vnics.c.mac_pool_id, vnics.c.mac)
+        .join(mac_ranges, mac_ranges.c.mac_pool_id == vnics.c.mac_pool_id)
+        .where(condition, vnics.c.mac.between(mac_ranges.c.first, mac_ranges.c.last))
+    )
+
+
+def _addresses_where(condition: ColumnElement[bool]) -> Executable:
+    return (
+        select(addresses)
+        .where(condition)
+        .order_by(addresses.c.state != "held", addresses.c.free_at_ms.is_not(None), addresses.c.free_at_ms.desc())
+    )

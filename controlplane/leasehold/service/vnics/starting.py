@@ -5,9 +5,11 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from netaddr import IPAddress
-from sqlalchemy import Connection, Select, exists, select, update
+from sqlalchemy import Connection, Select, exists, select, true, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Confirmation, ConfirmationState, Started, Vnic, VnicChange, Wait
@@ -18,8 +20,9 @@ from leasehold.service.context import Context
 from leasehold.service.hosts import FAILURE_COUNTS_MS
 from leasehold.service.vnics import changing, rows
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
-from leasehold.store.tables import addresses, hosts, server_subnets, servers, vnics
+from leasehold.store.tables import addresses, hosts, lineage, server_subnets, servers, vnics
 from leasehold.store.tables import networks as networks_table
 
 log = logging.getLogger(__name__)
@@ -27,7 +30,7 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN_S = 0.25
 
 _CHANGED = News.LOG | News.EVENTS
-_AWAITED = News.PLAN | News.CONFIRMED
+_STORED = News.PLAN | News.CONFIRMED
 
 
 def start(
@@ -63,7 +66,7 @@ def start_in(ctx: Context, connection: Connection, row: AnyRow, ip: IPAddress | 
             network=row.network_id,
             ip=str(ip),
         )
-    connection.execute(update(vnics).where(vnics.c.id == row.id).values(running=True, missing_ms=None))
+    _set_running(connection, vnic_id=row.id)
     return rows.known(connection, row.id)
 
 
@@ -195,21 +198,30 @@ def has_ipam(connection: Connection, network: str | None, subnet: int | None) ->
 def _await_confirmation(ctx: Context, started: Started, wait: Wait) -> Started:
     deadline = time.monotonic() + ctx.settings.start_budget_s
     while started.ipam and wait != "none":
-        seen = ctx.bell.heard(_AWAITED)
+        seen, facts_seen = ctx.bell.heard(_STORED), ctx.bell.heard(News.FACTS)
         if started.ip is None:
             _settle(ctx, started.vnic.id)
         with ctx.db.read() as connection:
             if started.ip is None:
                 started = _started(connection, rows.known(connection, started.vnic.id))
-            started = replace(started, servers=tuple(_confirmations(connection, started.vnic.id, ctx.now_ms())))
-        if _is_enough(started.servers, wait):
-            break
-        remaining_s = deadline - time.monotonic()
-        if remaining_s <= 0 or _is_hopeless(started.servers, wait):
-            raise _not_confirmed(started, wait)
-        # No bell tells that a host which was away is still away.
-        in_doubt = any(each.state != "confirmed" and each.detail for each in started.servers)
-        ctx.bell.wait(seen, min(remaining_s, _LOOK_AGAIN_S) if in_doubt else remaining_s, _AWAITED)
+            awaited = _servers(connection, vnic_id=started.vnic.id).all()
+        while True:
+            heard = ctx.bell.heard(_STORED | News.FACTS)
+            told = [ctx.bell.told(each.host_id, each.subnet_id, each.epoch, facts_seen) for each in awaited]
+            confirmations = tuple(_confirmation(*each, ctx.now_ms()) for each in zip(awaited, told, strict=True))
+            started = replace(started, servers=confirmations)
+            if _is_enough(started.servers, wait):
+                return started
+            if ctx.bell.heard(_STORED) != seen:
+                break
+            remaining_s = deadline - time.monotonic()
+            if remaining_s <= 0 or _is_hopeless(started.servers, wait):
+                raise _not_confirmed(started, wait)
+            # No bell tells that a host which was away is still away.
+            in_doubt = any(each.state != "confirmed" and each.detail for each in started.servers)
+            wait_s = min(remaining_s, _LOOK_AGAIN_S) if in_doubt else remaining_s
+            if ctx.bell.wait(heard, wait_s, _STORED | News.FACTS) == heard:
+                break
     return started
 
 
@@ -265,9 +277,10 @@ def _not_confirmed(started: Started, wait: Wait) -> NoServer | NotConfirmed:
     )
 
 
-def _confirmations(connection: Connection, vnic_id: str, now_ms: int) -> list[Confirmation]:
+@prepared
+def _servers(vnic_id: Any) -> Executable:
     """What each server that is to serve the vNIC's address says of it, by host."""
-    rows = connection.execute(
+    return (
         select(
             servers.c.host_id,
             servers.c.state,
@@ -275,7 +288,9 @@ def _confirmations(connection: Connection, vnic_id: str, now_ms: int) -> list[Co
             hosts.c.unreachable_reason,
             hosts.c.failed_ms,
             server_subnets.c.confirmed_revision,
+            addresses.c.subnet_id,
             addresses.c.revision,
+            lineage.c.epoch,
         )
         .select_from(vnics)
         # Not by vNIC: of twins one holds the address for all.
@@ -285,6 +300,7 @@ def _confirmations(connection: Connection, vnic_id: str, now_ms: int) -> list[Co
             & (addresses.c.mac == vnics.c.mac)
             & (addresses.c.state == "held"),
         )
+        .join(lineage, true())
         .join(servers, servers.c.network_id == vnics.c.network_id)
         .join(hosts, hosts.c.id == servers.c.host_id)
         .join(
@@ -295,11 +311,16 @@ def _confirmations(connection: Connection, vnic_id: str, now_ms: int) -> list[Co
         .where(vnics.c.id == vnic_id, servers.c.state != "stopping")
         .order_by(servers.c.host_id)
     )
-    return [_confirmation(row, now_ms) for row in rows]
 
 
-def _confirmation(row: AnyRow, now_ms: int) -> Confirmation:
-    revision = row.confirmed_revision
+@prepared
+def _set_running(vnic_id: Any) -> Executable:
+    return update(vnics).where(vnics.c.id == vnic_id).values(running=True, missing_ms=None)
+
+
+def _confirmation(row: AnyRow, told: int | None, now_ms: int) -> Confirmation:
+    """What is stored of a server, or was told since."""
+    revision = row.confirmed_revision if told is None else told
     if row.state == "running" and revision is not None and revision >= row.revision:
         return Confirmation(host=row.host_id, state="confirmed", revision=revision, detail=None)
     if row.unreachable_reason is not None:
