@@ -26,6 +26,8 @@ from leasehold.service import (
     devices,
     events,
     hosts,
+    ingest,
+    leases,
     networks,
     replication,
     reservations,
@@ -188,6 +190,23 @@ def test_a_cidr_grows_and_shrinks_and_no_address_changes(ctx: Context, cidr: str
     a_vnic(ctx, "new", changed)
     assert start(ctx, "new", str(IPAddress(IPNetwork(cidr).last - 1)))
     assert_whole(ctx)
+
+
+def test_leases_stay_where_they_are_when_a_cidr_begins_elsewhere(ctx: Context) -> None:
+    subnet = a_subnet(ctx)
+    hosts.put(ctx, "one", control_url="http://h", username="u", password="p", networks={})
+    line = {"type": "lease.assigned", "at": 1_893_456_000_000, "subnet": subnet.id, "valid_lft": 3600,
+            "cltt": 1_893_456_000}  # fmt: skip
+    lines = [line | {"seq": n, "ip": f"192.0.2.{69 + n}", "mac": f"02:00:00:00:00:0{n}"} for n in range(1, 4)]
+    ingest.ingest(ctx, "one", "4b9c1e6a-7f0d-4c1b-9a55-2f6f0c7f2f11", 1, lines)
+    assert leased(ctx) == ["192.0.2.70", "192.0.2.71", "192.0.2.72"]
+    for cidr in ("192.0.2.64/26", "192.0.0.0/22"):
+        subnet_changes.change(ctx, subnet.id, {"cidr": IPNetwork(cidr)})
+        assert leased(ctx) == ["192.0.2.70", "192.0.2.71", "192.0.2.72"]
+
+
+def leased(ctx: Context) -> list[str]:
+    return [str(each.ip) for each in leases.list_leases(ctx, limit=9)]
 
 
 def test_a_laggard_goes_on_by_the_log_over_a_change_of_the_network_address(ctx: Context) -> None:

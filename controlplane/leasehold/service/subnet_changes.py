@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
-from sqlalchemy import Connection, case, false, func, or_, select, update
+from sqlalchemy import Connection, Table, case, false, func, or_, select, update
 
 from leasehold.domain.addresses import AddressRange, Mac
 from leasehold.domain.mac_pools import gaps
@@ -18,9 +18,10 @@ from leasehold.domain.values import AddressInUse, Renumbered, RenumberedAddress,
 from leasehold.errors import InUse, RevisionMismatch
 from leasehold.service import exhaustion, lineage, reservations, subnets
 from leasehold.service.context import Context
+from leasehold.service.events import queue_up
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
-from leasehold.store.tables import addresses, free_extents, metadata, spaces, vnics
+from leasehold.store.tables import addresses, free_extents, leases, metadata, spaces, vnics
 from leasehold.store.tables import subnets as subnets_table
 
 _NAMED = 50
@@ -53,6 +54,7 @@ def change(
         hosts = subnets.addresses_of_hosts(connection, row.network_id)
         if shift:
             _shift(connection, row, shift)
+            _shift_free(connection, row, shift)
         old = [(first + shift, last + shift) for first, last in assignable(before, hosts)]
         lost = _set_ranges(ctx, connection, row, old, assignable(spec, hosts))
         connection.execute(
@@ -64,6 +66,11 @@ def change(
             subnets.tie_macs(connection, subnet_id, spec.mac_ranges)
         effect = SubnetEffect(**_in_use(connection, subnet_id, spec, _among(lost)))
         subnet = subnets.get_in(connection, subnet_id)
+        if shift:
+            # Events come in without waiting for the subnet. Whoever has their queue is alone with the leases, and
+            # waits for nobody any more.
+            queue_up(connection)
+            _shift_in(connection, leases, row, shift)
     ctx.bell.ring()
     return subnet, effect
 
@@ -180,12 +187,18 @@ def _refuse_loss(connection: Connection, row: AnyRow, before: SubnetSpec, spec: 
 
 
 def _shift(connection: Connection, row: AnyRow, by: int) -> None:
-    """Moves every offset of the subnet, wherever it is kept: the addresses stay the same."""
+    """Moves every offset of the subnet, wherever it is kept, but for leases: the addresses stay the same."""
     for table in metadata.tables.values():
-        if {"subnet_id", "offset"} <= set(table.columns.keys()):
-            own = table.c.subnet_id == row.id
-            connection.execute(update(table).where(own).values(offset=table.c.offset + by + _ASIDE))
-            connection.execute(update(table).where(own).values(offset=table.c.offset - _ASIDE))
+        if table is not leases and {"subnet_id", "offset"} <= set(table.columns.keys()):
+            _shift_in(connection, table, row, by)
+
+
+def _shift_in(connection: Connection, table: Table, row: AnyRow, by: int) -> None:
+    for step in (by + _ASIDE, -_ASIDE):
+        connection.execute(update(table).where(table.c.subnet_id == row.id).values(offset=table.c.offset + step))
+
+
+def _shift_free(connection: Connection, row: AnyRow, by: int) -> None:
     own_free = free_extents.c.space_id == row.space_id
     for step in (by + _ASIDE, -_ASIDE):
         connection.execute(
