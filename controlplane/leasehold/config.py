@@ -19,6 +19,8 @@ class Settings:
     """How many IPAM servers a network wants that does not say so itself."""
     cool_down_s: float = 300
     """Seconds that a released address rests before another vNIC can have it."""
+    idempotency_key_s: float = 24 * 3600
+    """Seconds that an answer is kept under its Idempotency-Key."""
     missing_grace_s: float = 600
     """Seconds that a vNIC must have been missing from the engine's full lists before one lets it go."""
     mac_pool_low_percent: int = 10

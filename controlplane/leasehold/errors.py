@@ -292,6 +292,12 @@ class SubnetOverlap(Conflict):
     code = "subnet-overlap"
 
 
+class IdempotencyKeyReused(Conflict):
+    """An Idempotency-Key came with another request before. Facts: key."""
+
+    code = "idempotency-key-reused"
+
+
 class InUse(Conflict):
     """It cannot go, or change so, while others depend on it. Facts: what depends on it."""
 

@@ -98,6 +98,10 @@ class Database:
                     for finish, items in last.items():
                         finish(connection, items)
 
+    def joined(self, connection: Connection) -> "Database":
+        """The same database for whoever is to be part of a transaction of `write`: see JoinedDatabase."""
+        return JoinedDatabase(self, connection)
+
     def fenced(self, duty: str, term: int) -> "Database":
         """The same database for whoever has a duty: see FencedDatabase."""
         return FencedDatabase(self, duty, term)
@@ -146,6 +150,28 @@ _TERM_LOCKED = _TERM.with_for_update(read=True)
 def has_more_to_do(connection: Connection) -> bool:
     """True when `at_end` was called in this transaction."""
     return bool(connection.get_execution_options()[_LAST])
+
+
+class JoinedDatabase(Database):
+    """A database whose transactions are parts of one that is under way: what they change is there when that ends, or
+    with it undone."""
+
+    def __init__(self, database: Database, connection: Connection) -> None:
+        self.engine, self.is_sqlite, self._writer = database.engine, database.is_sqlite, database._writer
+        self._connection = connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """See Database; what the transaction changed is seen."""
+        yield self._connection
+
+    @contextmanager
+    def write(self, *, dry_run: bool = False, durable: bool = True) -> Iterator[Connection]:
+        """See Database; undone by itself when it raises or is a dry run."""
+        with told_as_ours(), self._connection.begin_nested() as part:
+            yield self._connection
+            if dry_run:
+                part.rollback()
 
 
 def at_end(connection: Connection, finish: Finish, item: object) -> None:

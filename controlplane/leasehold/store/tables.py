@@ -63,6 +63,19 @@ tokens = Table(
     UniqueConstraint("digest"),
 )
 
+kept_answers = Table(
+    "kept_answers",
+    metadata,
+    Column("token_id", String, nullable=False, comment="whose Idempotency-Key it is"),
+    Column("key", String, nullable=False),
+    Column("digest", LargeBinary, nullable=False, comment="SHA-256 of the request"),
+    Column("status", Integer, nullable=False, comment="of the answer; 0 in the transaction that works on it"),
+    Column("headers", JSON, nullable=False),
+    Column("content", String, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False, index=True),
+    PrimaryKeyConstraint("token_id", "key"),
+)
+
 spaces = Table(
     "spaces",
     metadata,

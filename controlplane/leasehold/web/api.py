@@ -5,6 +5,7 @@ of its path, `query` and `body` (pydantic models). Whatever does not fit is told
 never runs. It returns a value of the service layer, which the route's answer model puts on the wire.
 """
 
+import hashlib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,9 +20,17 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 
 from leasehold.domain.values import Role, Token
-from leasehold.errors import DatabaseBusy, FieldInvalid, Forbidden, LeaseholdError, Unauthenticated
+from leasehold.errors import (
+    DatabaseBusy,
+    FieldInvalid,
+    Forbidden,
+    IdempotencyKeyReused,
+    LeaseholdError,
+    Unauthenticated,
+)
 from leasehold.service import tokens
 from leasehold.service.context import Context
+from leasehold.service.repeats import KeptAnswer, once
 from leasehold.web.bodies import Body, Json
 from leasehold.web.problems import Internal, MethodUnsupported, http_problem, problem
 
@@ -36,6 +45,7 @@ WRITERS: frozenset[Role] = frozenset({"admin", "engine"})
 READERS: frozenset[Role] = frozenset({"admin", "engine", "read"})
 REPORTERS: frozenset[Role] = frozenset({"admin", "engine", "host"})
 
+_KEPT_HEADERS = ("Location", "ETag")
 _SECRET_FIELDS = {"password"}
 
 
@@ -72,6 +82,7 @@ class Operation:
     query: type[BaseModel] | None
     body: Body | None
     context: frozenset[str]
+    keyed: bool = False
 
     def arguments(self, request: Request) -> dict[str, object]:
         """What the request says, checked. Raises FieldInvalid that lists every field that does not fit."""
@@ -129,13 +140,14 @@ class Routes:
         statuses: tuple[int, ...] | None = None,
         errors: Iterable[type[LeaseholdError]] = (),
         body: Body | None = None,
+        keyed: bool = False,
     ) -> Callable[[Callable[Parameters, Answer]], Callable[Parameters, Answer]]:
         """Puts a view on a method and path.
 
         `roles` None lets everyone in, also without a token. `statuses` are those of success, the usual one first: 200,
         or 204 without an answer, unless given. A view of another `media_type` than JSON returns a Response of it, which
         carries `answer`s. `errors` are the leaf classes that the view raises. `body` comes from the view's parameter
-        unless given.
+        unless given. A `keyed` view is called once for each Idempotency-Key, and does not wait for anything.
         """
 
         def decorate(view: Callable[Parameters, Answer]) -> Callable[Parameters, Answer]:
@@ -144,7 +156,8 @@ class Routes:
             path = {name: TypeAdapter(parameters[name].annotation) for name in re.findall(r"<(\w+)>", rule)}
             query = parameters["query"].annotation if "query" in parameters else None
             around: list[type[LeaseholdError]] = [] if roles is None else [Unauthenticated, Forbidden, DatabaseBusy]
-            has_header = bool(parameters.keys() & {"if_match", "last_event_id"})
+            has_header = keyed or bool(parameters.keys() & {"if_match", "last_event_id"})
+            around += [IdempotencyKeyReused] if keyed else []
             around += [FieldInvalid] if path or query or read or has_header else []
             around += read.errors if read else ()
             self.operations.append(
@@ -162,6 +175,7 @@ class Routes:
                     query=query,
                     body=read,
                     context=frozenset(parameters.keys() & {"ctx", "caller", "if_match", "last_event_id"}),
+                    keyed=keyed,
                 )
             )
             return view
@@ -215,10 +229,41 @@ def _endpoint(ctx: Context, operation: Operation) -> Callable[..., Response]:
             known["if_match"] = _if_match(request)
         if "last_event_id" in operation.context:
             known["last_event_id"] = _last_event_id(request)
+        key = _idempotency_key(request) if operation.keyed else None
         known = {name: known[name] for name in operation.context}
-        return operation.response(operation.view(**known, **operation.arguments(request)))
+        arguments = operation.arguments(request)
+        if key is None or getattr(arguments.get("query"), "dry_run", False):
+            return operation.response(operation.view(**known, **arguments))
+
+        def act(inside: Context) -> KeptAnswer:
+            response = operation.response(operation.view(**known | {"ctx": inside}, **arguments))
+            headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+            return KeptAnswer(status=response.status_code, headers=headers, content=response.get_data(as_text=True))
+
+        kept, repeated = once(ctx, g.caller.id, key, _digest(request, arguments), act)
+        response = Response(kept.content, kept.status, kept.headers, mimetype=operation.media_type)
+        if repeated:
+            response.headers["Idempotency-Replayed"] = "true"
+        return response
 
     return endpoint
+
+
+def _idempotency_key(request: Request) -> str | None:
+    text = request.headers.get("Idempotency-Key")
+    if text is not None and not re.fullmatch(r"[!-~]{1,255}", text):
+        raise FieldInvalid(
+            f"Idempotency-Key: {text!r} is no key. Send 1 to 255 visible ASCII characters, a new UUID for one.",
+            field="Idempotency-Key",
+            value=text,
+        )
+    return text
+
+
+def _digest(request: Request, arguments: Mapping[str, object]) -> bytes:
+    """Of what a request means: two that differ in blanks only are the same."""
+    read = {name: each.model_dump_json() if isinstance(each, BaseModel) else each for name, each in arguments.items()}
+    return hashlib.sha256(repr((request.method, request.path, sorted(read.items()))).encode()).digest()
 
 
 def _if_match(request: Request) -> int | None:

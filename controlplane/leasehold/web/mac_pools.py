@@ -178,6 +178,7 @@ def list_mac_pools(ctx: Context, query: PageQuery) -> Page[MacPool]:
     "POST",
     "/mac-pools",
     roles=WRITERS,
+    keyed=True,
     answer=MacPoolOut,
     statuses=(201, 200),
     errors=[*_UNSOUND, RangesOverlapPools, DefaultPoolFixed],
@@ -261,6 +262,7 @@ def make_default(ctx: Context, pool_id: Id, query: WriteQuery) -> Reply[MacPool]
     "POST",
     "/mac-pools/<pool_id>/split",
     roles=WRITERS,
+    keyed=True,
     answer=MacPoolOut,
     statuses=(201, 200),
     errors=[*_UNSOUND, MacPoolNotFound],
@@ -282,6 +284,7 @@ def split_mac_pool(ctx: Context, pool_id: Id, query: WriteQuery, body: SplitIn) 
     "POST",
     "/mac-pools/<pool_id>/merge",
     roles=WRITERS,
+    keyed=True,
     answer=MacPoolOut,
     errors=[MacPoolNotFound, MacPoolInvalid, DefaultPoolKept, WouldDuplicate],
 )

@@ -49,6 +49,11 @@ _REQUEST_HEADERS: dict[str, dict[str, Any]] = {
         "description": "the ETag of what was read; with another, nothing is changed",
         "schema": {"type": "string", "pattern": '^"(0|[1-9][0-9]{0,17})"$'},
     },
+    "keyed": {
+        "name": "Idempotency-Key",
+        "description": "chosen by the caller: a repetition with the same key gets the same answer, and changes nothing",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    },
     "last_event_id": {
         "name": "Last-Event-ID",
         "description": "the last id that came; the stream goes on behind it",
@@ -142,7 +147,7 @@ def _header_parameters(operation: Operation) -> list[dict[str, Any]]:
     return [
         {"in": "header", "required": False, **described}
         for name, described in _REQUEST_HEADERS.items()
-        if name in operation.context
+        if name in operation.context or (name == "keyed" and operation.keyed)
     ]
 
 

@@ -292,6 +292,7 @@ class ReservationPage(PageOut[ReservationOut]):
     "POST",
     "/subnets",
     roles=WRITERS,
+    keyed=True,
     answer=SubnetOut,
     statuses=(201, 200),
     errors=[SubnetInvalid, RangeInvalid, NetworkNotFound, SubnetOverlap],
@@ -341,6 +342,7 @@ def patch_subnet(
     "POST",
     "/subnets/<subnet_id>/renumber",
     roles=WRITERS,
+    keyed=True,
     answer=RenumberedOut,
     statuses=(201, 200),
     errors=[
@@ -391,6 +393,7 @@ def list_reservations(ctx: Context, subnet_id: SubnetId, query: PageQuery) -> Pa
     "POST",
     "/subnets/<subnet_id>/reservations",
     roles=WRITERS,
+    keyed=True,
     answer=ReservationOut,
     statuses=(201, 200),
     errors=[

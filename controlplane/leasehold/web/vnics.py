@@ -348,7 +348,7 @@ def patch_vnic(ctx: Context, vnic_id: Id, query: ChangeQuery, body: VnicPatch, i
     return Reply(changed, revision=changed.vnic.revision)
 
 
-@routes.on("POST", "/vnics/bulk", roles=WRITERS, answer=VnicListOut, errors=[*_FITTING, InUse])
+@routes.on("POST", "/vnics/bulk", roles=WRITERS, keyed=True, answer=VnicListOut, errors=[*_FITTING, InUse])
 def put_vnics(ctx: Context, query: WriteQuery, body: BulkIn) -> VnicListOut:
     """Creates or replaces many vNICs, all or none of them. MACs are given ascending, in the order of the ids."""
     found = vnics.put_all(ctx, [each.spec(each.id) for each in body.vnics], dry_run=query.dry_run)
@@ -359,6 +359,7 @@ def put_vnics(ctx: Context, query: WriteQuery, body: BulkIn) -> VnicListOut:
     "POST",
     "/vnics/import",
     roles=WRITERS,
+    keyed=True,
     answer=ImportedOut,
     errors=[*_FITTING, MacsBad, InUse],
     body=Json(ImportIn, most=MAX_LIST_OCTETS),

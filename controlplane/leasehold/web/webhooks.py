@@ -248,7 +248,7 @@ class Shown:
         self.__dict__.update({name: getattr(webhook, name) for name in WebhookOut.model_fields}, **more)
 
 
-@routes.on("POST", "/webhooks", roles=WRITERS, answer=WebhookSecret, statuses=(201, 200))
+@routes.on("POST", "/webhooks", roles=WRITERS, keyed=True, answer=WebhookSecret, statuses=(201, 200))
 def create_webhook(ctx: Context, query: WriteQuery, body: WebhookIn) -> Reply[Shown]:
     """Subscribes a URL to events from now on. The secret is in this answer, and in no other."""
     webhook = webhooks.create(ctx, body.value(), dry_run=query.dry_run)

@@ -573,3 +573,17 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_read_backs_host_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("host_id", name=op.f("pk_read_backs")),
     )
+    op.create_table(
+        "kept_answers",
+        sa.Column("token_id", sa.String(), nullable=False, comment="whose Idempotency-Key it is"),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False, comment="SHA-256 of the request"),
+        sa.Column(
+            "status", sa.Integer(), nullable=False, comment="of the answer; 0 in the transaction that works on it"
+        ),
+        sa.Column("headers", sa.JSON(), nullable=False),
+        sa.Column("content", sa.String(), nullable=False),
+        sa.Column("expires_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("token_id", "key", name=op.f("pk_kept_answers")),
+    )
+    op.create_index(op.f("ix_kept_answers_expires_ms"), "kept_answers", ["expires_ms"], unique=False)
