@@ -7,7 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import allocation, api, chain, deliveries, flood, kea
+from bench import allocation, api, chain, deliveries, events, flood, kea
 from bench.figures import Figure
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -18,6 +18,7 @@ _BENCHMARKS = {
     "burst": chain.burst,
     "flood": flood.flood,
     "allocation": allocation.allocation,
+    "ingestion": events.ingestion,
     "start": api.start,
     "throughput": api.throughput,
     "delivery": deliveries.delivery,

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 from socket import AF_INET, inet_pton
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from netaddr import IPAddress
 
@@ -21,6 +22,7 @@ _MAX_SUBNET = 2**32 - 2  # of Kea's subnet ids
 _MAX_LIFETIME_S = 2**32 - 1
 _LAST_MS = 253_402_300_799_999  # the last millisecond of the year 9999
 _LAST_SEEN_S = _LAST_MS // 1000 - _MAX_LIFETIME_S
+_of_lease = itemgetter("type", "seq", "at", "subnet", "ip", "mac", "valid_lft", "cltt")
 _PLAIN_MAC = re.compile("[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
 
 
@@ -84,6 +86,18 @@ class Loss:
 Line = LeaseEvent | Rejection | Loss
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseFound:
+    """A lease as Kea has it on file. `mac` is None where Kea forgot it, as it does with declined ones."""
+
+    subnet: int
+    address: int
+    mac: int | None
+    state: Literal["assigned", "declined", "expired"]
+    seen_s: int
+    lease_time_s: int
+
+
 def parse(lines: Iterable[Mapping[str, Any]]) -> list[Line]:
     """The lines of one report, which count from 1 in errors. Fields that are not known here are left out.
 
@@ -104,9 +118,10 @@ def parse(lines: Iterable[Mapping[str, Any]]) -> list[Line]:
 def _lease(line: Mapping[str, Any]) -> LeaseEvent | None:
     """The event of a line that has everything as hooks write it: nearly all are so, and this is quick. None for others,
     which are looked at field by field."""
-    get = line.get
-    kind, seq, at_ms, subnet = get("type"), get("seq"), get("at"), get("subnet")
-    ip, mac, lease_time_s, seen_s = get("ip"), get("mac"), get("valid_lft"), get("cltt")
+    try:
+        kind, seq, at_ms, subnet, ip, mac, lease_time_s, seen_s = _of_lease(line)
+    except KeyError:
+        return None
     if not (
         kind in LEASE_TYPES
         and type(seq) is type(at_ms) is type(subnet) is type(lease_time_s) is type(seen_s) is int

@@ -53,13 +53,16 @@ class HookStatus:
     """What the hook in a host's Kea says of itself.
 
     `boot` is another UUID for each process life of Kea; `managed` are the ids of the subnets in its configuration that
-    carry our mark.
+    carry our mark. `last_sequence` is that of the last lease event of this boot that waits to be reported, or was;
+    `reporting` whether it has somebody to report to.
     """
 
     host: str
     boot: str
     subnets: tuple[SubnetState, ...]
     managed: frozenset[int]
+    last_sequence: int = 0
+    reporting: bool = False
 
 
 def toggle(digest: str, mac: Mac, address: IPAddress, hostname: str | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from leasehold.domain.lease_events import GAP, REJECTED, LeaseEvent, Line, Loss, Rejection, parse
-from leasehold.service import counters, hosts
+from leasehold.service import counters, hosts, read_backs
 from leasehold.service.bell import News
 from leasehold.service.context import Context
 from leasehold.service.events import NewEvent, append, queue_up
@@ -45,12 +45,16 @@ def ingest(ctx: Context, host_id: str, boot: str, boot_order: int, lines: Sequen
         report = _Report(connection, host_id, boot, fresh)
         append(connection, now_ms, report.events(head or 0, now_ms))
         last = fresh[-1].seq
+        if head is None or report.lost:
+            # Events of another life may be lost that nobody counted: those of its last moment.
+            reason = "events were lost" if report.lost else read_backs.STARTED
+            read_backs.want(connection, host_id, reason, now_ms)
         if head is None:
             connection.execute(
                 insert(event_heads).values(host_id=host_id, boot=boot, boot_order=boot_order, sequence=last)
             )
         else:
-            connection.execute(update(event_heads).where(own_head).values(sequence=last))
+            connection.execute(update(event_heads).where(own_head).values(boot_order=boot_order, sequence=last))
     for kind, count in report.counted.items():
         counters.events_received.labels(host_id, kind).inc(count)
     if report.lost:

@@ -27,7 +27,7 @@ DIVERGED = "lease.diverged"
 
 # Clocks of hosts may differ so much from ours before a grant is taken for one that came after a confirmation.
 CLOCKS_DIFFER_MS = 5_000
-_STATES = {
+_STATE_AFTER = {
     "lease.assigned": "assigned",
     "lease.renewed": "assigned",
     "lease.released": "released",
@@ -146,7 +146,7 @@ class Book:
         return self._leases.get(key)
 
     def _turn(self, key: Key, event: LeaseEvent, subject: str, origin: str, owner: Owner) -> list[NewEvent]:
-        state = _STATES[event.type]
+        state = _STATE_AFTER[event.type]
         lease = self._leases.get(key)
         if state in ("released", "expired") and lease is not None and lease.mac != event.mac:
             self._changed[key] = lease  # the end of a lease before this one; its sequence number is taken
@@ -273,18 +273,19 @@ class Book:
                 )
                 .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
                 .where(addresses.c.subnet_id == subnet_id, is_among(self._connection, addresses.c.offset, offsets))
-            )
+            ).all()
             found |= {(subnet_id, row.offset): row for row in rows}
         return found
 
     def _read_leases(self, keys: Mapping[int, set[int]]) -> None:
         for subnet_id, offsets in keys.items():
-            for row in self._connection.execute(
+            rows = self._connection.execute(
                 select(leases_table).where(
                     leases_table.c.subnet_id == subnet_id,
                     is_among(self._connection, leases_table.c.offset, offsets),
                 )
-            ):
+            ).all()
+            for row in rows:
                 key = (subnet_id, row.offset)
                 self._sequences[key] = max(self._sequences.get(key, 0), row.sequence)
                 if row.host_id == self._host_id:

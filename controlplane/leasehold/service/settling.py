@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from netaddr import IPAddress
 from sqlalchemy import Connection, select
 
-from leasehold.domain.lease_events import LeaseEvent
+from leasehold.domain.lease_events import LeaseEvent, LeaseFound
 from leasehold.service import conflicts
 from leasehold.service.bell import News
 from leasehold.service.context import Context
@@ -48,7 +47,7 @@ def _ended(connection: Connection, now_ms: int, kind: str, rows: Sequence[AnyRow
     by_host: dict[str, list[LeaseEvent]] = {}
     known = known_subnets(connection, {row.subnet_id for row in rows})
     for row in rows:
-        event = derived(kind, known[row.subnet_id], row, now_ms)
+        event = derived(kind, known[row.subnet_id], row.offset, row.mac, now_ms)
         by_host.setdefault(row.host_id, []).append(event)
     found = []
     for host_id, ends in by_host.items():
@@ -60,10 +59,12 @@ def _ended(connection: Connection, now_ms: int, kind: str, rows: Sequence[AnyRow
     return found
 
 
-def derived(kind: str, known: Known, row: Any, at_ms: int) -> LeaseEvent:
-    """The event of a lease of which none was told; `row` has its offset and MAC."""
-    address = known.first + row.offset
-    return LeaseEvent(0, kind, at_ms, known.id, str(IPAddress(address, 4)), address, 4, row.mac, None, None)
+def derived(kind: str, known: Known, offset: int, mac: int, at_ms: int, found: LeaseFound | None = None) -> LeaseEvent:
+    """The event of a lease of which none was told; `found` is the lease that it tells of, where that is known."""
+    address = known.first + offset
+    lease_time_s, seen_s = (None, None) if found is None else (found.lease_time_s, found.seen_s)
+    ip = str(IPAddress(address, 4))
+    return LeaseEvent(0, kind, at_ms, known.id, ip, address, 4, mac, lease_time_s, seen_s)
 
 
 def derived_id(host_id: str, event: LeaseEvent) -> str:

@@ -16,6 +16,7 @@ from leasehold.worker.deliver import Deliver
 from leasehold.worker.loops import Loop
 from leasehold.worker.manage import Manager
 from leasehold.worker.push import Push
+from leasehold.worker.read_back import ReadBack
 from leasehold.worker.sweep import sweeper
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Worker:
         self._push = Push(ctx, self._commands, lambda: self._duties.held(_PUSH))
         self._deliver = Deliver(ctx, lambda: self._duties.held(_DELIVER))
         self._sweep = sweeper(ctx)
+        self._read_back = ReadBack(ctx, self._commands, lambda: self._duties.held(_PUSH))
         self._share = Loop("share", self._share_duties, at_end=self._give_back, least_pause_s=_LEAST_PAUSE_S)
         self._manager: tuple[Context, Manager] | None = None
         self._stopping = threading.Event()
@@ -58,7 +60,7 @@ class Worker:
         and when the database does not answer."""
         self._duties.open()
         self._ctx.bell.start()
-        for part in (self._share, self._push, self._deliver, self._sweep, self._ear):
+        for part in (self._share, self._push, self._deliver, self._sweep, self._read_back, self._ear):
             part.start()
 
     def stop(self, timeout_s: float = 10) -> None:
@@ -66,9 +68,10 @@ class Worker:
         self._stopping.set()
         self._ctx.bell.ring()
         deadline = time.monotonic() + timeout_s
-        for part in (self._push, self._deliver, self._sweep):
+        parts = (self._push, self._deliver, self._sweep, self._read_back)
+        for part in parts:
             part.stop()
-        ended = [part.join(deadline) for part in (self._push, self._deliver, self._sweep)]
+        ended = [part.join(deadline) for part in parts]
         # Last, since with it others begin.
         self._share.stop()
         ended.append(self._share.join(deadline))

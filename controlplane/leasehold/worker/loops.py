@@ -71,6 +71,10 @@ class Loop:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
+    def rest(self, seconds: float) -> None:
+        """A pause within a turn, which ends when it is told to stop."""
+        self._stopping.wait(seconds)
+
     @property
     def stopping(self) -> bool:
         """True once it was told to stop."""
