@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from chaos.history import FOREVER, Accounting, Call, Entry, Exchange, Ground, Heard, Trouble, begin_of
+from chaos.history import FOREVER, Call, Entry, Exchange, Finding, Ground, Heard, Trouble, begin_of
 from chaos.lives import UNKNOWN, Moment, address_of, changes, confirming, known, lets_go, lives, macs_of, promises
 
 _REST_NS = 20_000_000_000
@@ -74,7 +74,7 @@ class _Checker:
             self._heard_by[heard.network, heard.mac].append(heard)
         self._exchanges = [each for each in entries if isinstance(each, Exchange)]
         self._troubles = [each for each in entries if isinstance(each, Trouble)]
-        self._accounts = [each for each in entries if isinstance(each, Accounting)]
+        self._findings = [each for each in entries if isinstance(each, Finding)]
         calls = sorted((each for each in entries if isinstance(each, Call)), key=lambda each: each.begin)
         self._lives = lives(calls)
         self._listings: dict[str, list[Call]] = defaultdict(list)
@@ -307,10 +307,9 @@ class _Checker:
     # ---- I7 ----------------------------------------------------------------------------------------------------------
 
     def accounts(self) -> Iterator[Violation]:
-        """The parts of each space are the whole."""
-        for each in self._accounts:
-            if sum(each.parts.values()) != each.size:
-                yield Violation("I7", each.at, f"{each.space} has {each.size} numbers, and not {dict(each.parts)}")
+        """The database says of itself that its numbers add up, each held by one."""
+        for each in self._findings:
+            yield Violation("I7", each.at, f"{each.code}: {each.sentence}")
 
     # ---- shared ------------------------------------------------------------------------------------------------------
 

@@ -152,6 +152,8 @@ class Faults:
         self.hosts: dict[str, Host] = {}
         self.proxies: dict[str, FaultProxy] = {}
         self.reports: FaultProxy | None = None
+        self.subnets: dict[str, tuple[str, list[dict[str, str]]]] = {}
+        """Path and ranges of each network's subnet."""
         self.administrator = Administrator(api)
         self.supervisors = {
             f"{each.command}-{number}": Supervisor(each) for number, each in enumerate(control.programs, start=1)
@@ -300,6 +302,15 @@ class Faults:
         insist = self.administrator.insist
         self.administrator.give(partial(insist, "PUT", path, {**body, **changes}))
         return _Effect(undo=partial(insist, "PUT", path, body), administers=True)
+
+    def _shrink(self, step: Step) -> _Effect:
+        """The subnet hands out only half of its addresses meanwhile; those in use stay with their holders."""
+        assert step.network is not None
+        path, ranges = self.subnets[step.network]
+        middle = ranges[0]["from"].rpartition(".")[0] + ".13"
+        insist = self.administrator.insist
+        self.administrator.give(partial(insist, "PATCH", path, {"ranges": [{**ranges[0], "to": middle}]}))
+        return _Effect(undo=partial(insist, "PATCH", path, {"ranges": ranges}), administers=True, moves=False)
 
     def _maintain(self, step: Step) -> _Effect:
         insist = self.administrator.insist

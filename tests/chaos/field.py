@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any, Self
 
 import httpx
+from sqlalchemy.exc import DBAPIError
 
 from chaos.faults import Faults
-from chaos.history import Call, Exchange, Ground, Heard, History
+from chaos.history import Call, Exchange, Finding, Ground, Heard, History
 from chaos.schedule import Cast, Step
 from lab.capture import Capture
 from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane
@@ -26,6 +27,10 @@ from lab.lab import Lab
 from lab.postgres import Postgres
 from lab.vm import INTERFACE, Vm
 from lab.waiting import wait_until
+from leasehold.config import Settings
+from leasehold.errors import LeaseholdError
+from leasehold.service import doctor
+from leasehold.service.context import open_context
 
 SETTINGS = {
     "manage_interval_s": 0.5,
@@ -57,6 +62,7 @@ _ANSWER_S = 1.0
 _IMPATIENT_S = 0.3
 _OBSERVE_S = 0.4
 _PROBE_S = 0.05
+_EXAMINE_S = 1.5
 _LOOK_AGAIN_S = 0.05
 
 
@@ -102,6 +108,8 @@ class Field:
             self._control.start()
             self.api = stack.enter_context(self._client())
             networks = {each: {"ipam_enabled": True, "ipam_servers": _SERVERS} for each in _SUBNETS}
+            self._context = open_context(Settings(database_url=self._control.database_url))
+            stack.callback(self._context.db.dispose)
             self._faults = Faults(
                 self.history, self._control, self._database, networks, stack.enter_context(self._client())
             )
@@ -116,6 +124,7 @@ class Field:
                     self.api.post("/v1/subnets", json={"network": network, "lease_time": _LEASE_S, **subnet})
                 )
                 self.subnets[network] = made["id"]
+                self._faults.subnets[network] = f"/v1/subnets/{made['id']}", made["ranges"]
             self._guests: dict[str, Vm] = {
                 network: self._lab.vm(f"guests-{network}", network, "02:ee:00:00:00:01") for network in _SUBNETS
             }
@@ -128,6 +137,7 @@ class Field:
             for network in _SUBNETS:
                 self._start(partial(self._observe, network), f"observer of {network}")
                 self._start(partial(self._probe, network), f"prober of {network}")
+            self._start(self._watch_the_books, "doctor")
             self._start(self._faults.administrator.work, "administrator")
             for name, supervisor in self._faults.supervisors.items():
                 self._start(partial(supervisor.watch, self._stopping), f"supervisor of {name}")
@@ -233,6 +243,10 @@ class Field:
         """The network's servers."""
         listed: list[dict[str, Any]] = self.get(f"/v1/networks/{network}/servers")["items"]
         return listed
+
+    def examine(self) -> list[doctor.Finding]:
+        """What the doctor finds in the database."""
+        return doctor.examine(self._context)
 
     def look_at_all(self) -> dict[str, dict[str, Any] | None]:
         """Every vNIC as it is, None where there is none; the answers go into the history."""
@@ -457,6 +471,19 @@ class Field:
                         answer=response.json(),
                     )
                 )  # fmt: skip
+
+    def _watch_the_books(self) -> None:
+        """What the doctor finds that may not be so even in passing goes into the history."""
+        while not self._stopping.wait(_EXAMINE_S):
+            try:
+                found = self.examine()
+            except (DBAPIError, LeaseholdError):
+                continue  # the database is away just now
+            for each in found:
+                if not each.passing:
+                    self.history.add(
+                        Finding(at=time.time_ns(), code=each.code, subject=each.subject, sentence=each.sentence)
+                    )
 
     def _probe(self, network: str) -> None:
         """Asks in turn for every MAC that a vNIC ever had, so that the wire shows what each server would serve."""

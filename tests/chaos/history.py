@@ -83,16 +83,16 @@ class Trouble:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accounting:
-    """A subnet's, or MAC pool's, own account of its numbers at one instant."""
+class Finding:
+    """What the control plane's own doctor found in one snapshot of its database."""
 
     at: int
-    space: str
-    size: int
-    parts: Mapping[str, int]
+    code: str
+    subject: str
+    sentence: str
 
 
-Entry: TypeAlias = Call | Heard | Exchange | Trouble | Accounting
+Entry: TypeAlias = Call | Heard | Exchange | Trouble | Finding
 
 
 class History:
@@ -115,7 +115,7 @@ class History:
 
 def begin_of(entry: Entry) -> int:
     """The first instant of an entry."""
-    return entry.at if isinstance(entry, Heard | Accounting) else entry.begin
+    return entry.at if isinstance(entry, Heard | Finding) else entry.begin
 
 
 def ordered(entries: Iterable[Entry]) -> list[Entry]:

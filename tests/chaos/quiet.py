@@ -1,9 +1,6 @@
 """When all faults have ended: everything comes to what is wanted, by itself, and guests get what was promised."""
 
-import time
-
 from chaos.field import Field
-from chaos.history import Accounting
 from lab.waiting import wait_until
 
 _CONVERGE_S = 90
@@ -105,10 +102,10 @@ def _since(field: Field, network: str) -> dict[str, str]:
     return {each["host"]: each["since"] for each in field.servers(network)}
 
 
-def accounts(field: Field) -> list[str]:
-    """Each subnet's account of its addresses into the history, for the checker; what the database has otherwise."""
-    for network, subnet in field.subnets.items():
-        usage = field.get(f"/v1/subnets/{subnet}")["usage"]
-        size = usage.pop("size")
-        field.history.add(Accounting(at=time.time_ns(), space=f"subnet {subnet} of {network}", size=size, parts=usage))
+def examined(field: Field) -> list[str]:
+    """What the doctor finds now that all is quiet, also of what may be so in passing."""
+    try:
+        wait_until(lambda: not field.examine(), _CONVERGE_S, "nothing is found")
+    except TimeoutError:
+        return [f"the doctor found {each.code}: {each.sentence}" for each in field.examine()]
     return []

@@ -65,7 +65,7 @@ class _Kind:
 
 
 _EVERYTHING = ("kea", "agent", "management", "links", "proxy")
-_SHARED = {"network", "control", "database", "reports"}
+_SHARED = {"network", "ranges", "control", "database", "reports"}
 _FAULTS: Mapping[str, _Kind] = {
     "kill_kea": _Kind(3, ("kea",)),
     "restart_kea": _Kind(2, ("kea",), lasts=False),
@@ -81,6 +81,7 @@ _FAULTS: Mapping[str, _Kind] = {
     "kill_database": _Kind(1.5, ("database",)),
     "disable_ipam": _Kind(0.7, ("network",)),
     "want_servers": _Kind(1, ("network",)),
+    "shrink": _Kind(1.5, ("ranges",)),
     "maintain": _Kind(1.5, ("maintenance",)),
     "fence": _Kind(1.5, (*_EVERYTHING, "maintenance")),
 }
@@ -131,7 +132,7 @@ class _Writer:
         options = self._options(name)
         if _SHARED & {*kind.takes}:
             host = None
-        if name not in ("cut_network", "disable_ipam", "want_servers"):
+        if name not in ("cut_network", "disable_ipam", "want_servers", "shrink"):
             network = None
         keys = [(host or network, each) for each in kind.takes]
         if any(key in self._taken for key in keys) or (kind.lasts and len(self._ending) >= _MOST_FAULTS):

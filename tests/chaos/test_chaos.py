@@ -15,7 +15,7 @@ import pytest
 from chaos import history
 from chaos.checker import check
 from chaos.field import SETTINGS, Field
-from chaos.quiet import accounts, converge, guests_are_served, servers_stay
+from chaos.quiet import converge, examined, guests_are_served, servers_stay
 from chaos.schedule import schedule
 from lab import Lab
 from lab.postgres import postgres
@@ -83,7 +83,7 @@ def run(lab: Lab, field: Field, seed: int, count: int) -> None:
         wrong += converge(field)
         wrong += guests_are_served(field)
         wrong += servers_stay(field)
-        accounts(field)
+        wrong += examined(field)
     finally:
         entries = field.entries().entries()
         epoch = min(map(history.begin_of, entries), default=0)
