@@ -20,6 +20,7 @@
 #include "interpreter.h"
 #include "kea.h"
 #include "leasehold.h"
+#include "pack.h"
 #include "policy.h"
 #include "state.h"
 
@@ -237,6 +238,7 @@ int dhcp4_srv_configured(CalloutHandle& handle) {
                            argument<StagingConfig>(handle, "server_config"),
                            argument<ConstElementPtr>(handle, "json_config"));
         add_host_source();
+        state().is_last_library = is_last_library();
         if (!server_was_configured) {
             delete_leases_in_the_way();
             server_was_configured = true;
@@ -333,7 +335,9 @@ int pkt4_send(CalloutHandle& handle) {
             state().events.push({at_ms, at_ms / 1000, mac, subnet_id, address, lease_time_of(response),
                                  renewed ? LeaseEventType::kRenewed : LeaseEventType::kAssigned});
         }
-        handle.setStatus(before);
+        // SKIP says that the answer is packed. Libraries after this one could still change it: then Kea packs.
+        const bool packed = before == CalloutHandle::NEXT_STEP_CONTINUE && state().is_last_library && pack(*response);
+        handle.setStatus(packed ? CalloutHandle::NEXT_STEP_SKIP : before);
     } catch (const std::exception&) {
         state().rejections.count(subnet_id, mac, Reason::kDoubt, now_ms());
     }

@@ -1,8 +1,11 @@
 #include "kea.h"
 
+#include <dlfcn.h>
+
 #include <dhcpsrv/cfg_subnets4.h>
 #include <dhcpsrv/lease_mgr.h>
 #include <dhcpsrv/lease_mgr_factory.h>
+#include <hooks/hooks_manager.h>
 #include <log/logger.h>
 #include <log/macros.h>
 #include <stats/stats_mgr.h>
@@ -173,6 +176,13 @@ std::vector<uint32_t> managed_subnets() {
         ids.push_back(subnet.id);
     }
     return ids;
+}
+
+bool is_last_library() {
+    Dl_info own{};
+    static const char anchor = 0;
+    const std::vector<std::string> names = isc::hooks::HooksManager::getLibraryNames();
+    return dladdr(&anchor, &own) != 0 && own.dli_fname != nullptr && !names.empty() && names.back() == own.dli_fname;
 }
 
 std::optional<uint32_t> managed_subnet_with(uint32_t address) {

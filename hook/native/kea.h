@@ -36,6 +36,8 @@ void set_statistic(const std::string& name, int64_t value);
 void read_configuration(const isc::asiolink::IOServicePtr& io_service, const StagingConfig& config,
                         const isc::data::ConstElementPtr& json);
 std::vector<uint32_t> managed_subnets();
+/// Whether this library is the last of those that are loaded.
+bool is_last_library();
 /// The managed subnet whose prefix has the address; of several any.
 std::optional<uint32_t> managed_subnet_with(uint32_t address);
 /// Seconds; of any subnet where the last configuration did not have this one.

@@ -21,6 +21,7 @@ struct State {
     RejectionTable rejections{
         4096, [this](uint32_t subnet_id, uint64_t mac) { return store.reserves_elsewhere(subnet_id, mac); }};
     std::atomic<lh_unknown_clients> unknown_clients{LH_REJECT};
+    std::atomic<bool> is_last_library{false};  // in the configuration in force, so that no other sees answers after us
 };
 
 inline State& state() {
