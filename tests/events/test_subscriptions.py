@@ -45,7 +45,7 @@ def test_only_what_fits_is_told(ctx: Context, wanted: dict[str, Any], found: lis
                 ("lease.assigned", "subnets/7/addresses/192.0.2.1", {"network": "blue", "subnet": 7}),
                 ("lease.assigned", "subnets/8/addresses/192.0.2.1", {"network": "red", "subnet": 8}),
                 ("lease.declined", "subnets/7/addresses/192.0.2.2", {"network": "blue", "subnet": 7}),
-                ("mac_pool.low", "mac-pools/default", {}),
+                ("mac_pool.low", "mac-pools/default", {"subnet": "none", "network": None}),
                 ("server.started", "hosts/a/servers", {}),
             ],
             start=1,

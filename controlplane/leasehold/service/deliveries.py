@@ -464,7 +464,8 @@ def _wanted(connection: Connection, spec: WebhookSpec) -> list[ColumnElement[boo
     if spec.networks:
         conditions.append(events.c.data["network"].as_string().in_(spec.networks))
     if spec.subnets:
-        conditions.append(events.c.data["subnet"].as_integer().in_(spec.subnets))
+        # As text, since PostgreSQL fails on what is no number, and SQLite finds none there.
+        conditions.append(cast(events.c.data["subnet"].as_string(), Text).in_([str(each) for each in spec.subnets]))
     return conditions
 
 
