@@ -15,6 +15,14 @@ from leasehold.service.context import Context
 
 # ---- filters
 
+HAPPENED: list[tuple[str, str, dict[str, object]]] = [
+    ("lease.assigned", "subnets/7/addresses/192.0.2.1", {"network": "blue", "subnet": 7}),
+    ("lease.assigned", "subnets/8/addresses/192.0.2.1", {"network": "red", "subnet": 8}),
+    ("lease.declined", "subnets/7/addresses/192.0.2.2", {"network": "blue", "subnet": 7}),
+    ("mac_pool.low", "mac-pools/default", {"subnet": "none", "network": None}),
+    ("server.started", "hosts/a/servers", {}),
+]
+
 
 @pytest.mark.parametrize(
     ("wanted", "found"),
@@ -40,16 +48,7 @@ from leasehold.service.context import Context
 def test_only_what_fits_is_told(ctx: Context, wanted: dict[str, Any], found: list[int]) -> None:
     webhook = webhooks.create(ctx, WebhookSpec(url="http://192.0.2.80/", **wanted))
     with ctx.db.write() as connection:
-        for number, (kind, subject, data) in enumerate(
-            [
-                ("lease.assigned", "subnets/7/addresses/192.0.2.1", {"network": "blue", "subnet": 7}),
-                ("lease.assigned", "subnets/8/addresses/192.0.2.1", {"network": "red", "subnet": 8}),
-                ("lease.declined", "subnets/7/addresses/192.0.2.2", {"network": "blue", "subnet": 7}),
-                ("mac_pool.low", "mac-pools/default", {"subnet": "none", "network": None}),
-                ("server.started", "hosts/a/servers", {}),
-            ],
-            start=1,
-        ):
+        for number, (kind, subject, data) in enumerate(HAPPENED, start=1):
             fields: dict[str, object] = {"number": number, **data}
             events.emit(connection, ctx.now_ms(), kind, subject, fields)
     told = deliveries.backlog(ctx, webhook.id, "urn:x", 0, 100, revision=None)
