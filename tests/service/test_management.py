@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from netaddr import IPAddress, IPNetwork
+from sqlalchemy import update
 
 from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, Resync, SubnetState
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
@@ -25,7 +26,7 @@ from leasehold.service import (
 from leasehold.service.context import Context
 from leasehold.service.replication import epoch_of
 from leasehold.service.sightings import Answer, Watch
-from leasehold.store.tables import FIRST_SUBNET_ID
+from leasehold.store.tables import FIRST_SUBNET_ID, server_subnets
 from service.conftest import Clock
 
 SUBNET = FIRST_SUBNET_ID
@@ -406,3 +407,53 @@ def test_the_log_is_pruned_to_what_servers_and_settings_need(ctx: Context, watch
         held_vnic(ctx, f"w{number}")
     assert replication.prune(ctx) == 6
     assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Resync)
+
+
+def on_both(ctx: Context, name: str, address: str) -> None:
+    """A host that is attached to blue and to green."""
+    attached = {
+        network: HostNetwork(interface=f"eth-{network}", address=IPAddress(address)) for network in ("blue", "green")
+    }
+    hosts.put(ctx, name, control_url="http://h", username="u", password="p", networks=attached)
+
+
+def serving(ctx: Context, network: str) -> dict[str, tuple[str, str | None]]:
+    return {each.host: (each.state, each.detail) for each in networks.list_servers(ctx, network)}
+
+
+def all_confirm(ctx: Context) -> None:
+    with ctx.db.write() as connection:
+        connection.execute(update(server_subnets).values(confirmed_revision=0))
+
+
+def test_a_host_serves_one_of_several_networks_that_share_addresses(ctx: Context, watch: Watch) -> None:
+    """Kea keeps one lease for each address, whatever the subnet."""
+    networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
+    subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("192.0.2.0/25")))
+    on_both(ctx, "host-a", "192.0.2.2")
+    answers(ctx, watch)
+    assert (list(serving(ctx, "blue")), list(serving(ctx, "green"))) == (["host-a"], [])
+    on_both(ctx, "host-b", "192.0.2.3")
+    answers(ctx, watch, host="host-b")
+    assert (list(serving(ctx, "blue")), list(serving(ctx, "green"))) == (["host-a"], ["host-b"])
+
+
+def test_a_network_that_comes_to_share_addresses_moves_to_another_host(ctx: Context, watch: Watch) -> None:
+    networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
+    first = subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("198.51.100.0/24")))
+    on_both(ctx, "host-a", "192.0.2.2")
+    answers(ctx, watch)
+    all_confirm(ctx)
+    assert served(ctx, watch) == [SUBNET, first.id]
+    subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("192.0.2.128/25")))
+    management.plan(ctx, watch)
+    all_confirm(ctx)
+    assert served(ctx, watch) == [SUBNET]
+    ((state, detail),) = serving(ctx, "green").values()
+    assert (state, "shares addresses" in str(detail)) == ("starting", True)
+    before = serving(ctx, "green")
+    management.plan(ctx, watch)
+    assert serving(ctx, "green") == before
+    on_both(ctx, "host-b", "192.0.2.3")
+    answers(ctx, watch, host="host-b")
+    assert serving(ctx, "green").keys() == {"host-a", "host-b"}

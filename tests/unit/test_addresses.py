@@ -76,3 +76,31 @@ def test_host_bits_are_named_and_not_cut_off() -> None:
 def test_no_ip(text: str) -> None:
     with pytest.raises(FieldInvalid):
         parse_ip(text, "gateway")
+
+
+@pytest.mark.parametrize("text", ["192.0.2.0/24", "192.0.2.0/255.255.255.0"])
+def test_a_netmask_is_as_good_as_a_prefix_length(text: str) -> None:
+    assert str(parse_cidr(text)) == "192.0.2.0/24"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "192.0.2.0",
+        "192.0.2.0/255.0.255.0",
+        "192.0.2.0/0.0.0.255",
+        "192.0.2.0/33",
+        "192.0.2.0/024",
+        "192.0.2.0/+24",
+        "192.0.2.0/ 24",
+        "192.0.2.0/2_4",
+        "192.0.2.0/\u09e8\u09ea",
+        "192.0.2/24",
+        "192.0.2.0/24/24",
+        "192.0.2.1/24",
+        "/24",
+    ],
+)
+def test_what_is_no_network_is_refused(text: str) -> None:
+    with pytest.raises(FieldInvalid, match="cidr"):
+        parse_cidr(text)

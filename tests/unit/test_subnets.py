@@ -10,7 +10,7 @@ from netaddr import IPAddress, IPNetwork
 
 from leasehold.domain.addresses import AddressRange
 from leasehold.domain.options import Route, parse_option
-from leasehold.domain.subnets import assignable, check
+from leasehold.domain.subnets import assignable, check, clashes
 from leasehold.domain.values import SubnetSpec
 from leasehold.errors import RangeInvalid, SubnetInvalid
 
@@ -134,3 +134,14 @@ def test_a_slash_30_has_one_address_beside_its_gateway() -> None:
     small = spec("192.0.2.0/30", gateway=ip("192.0.2.1"))
     check(small)
     assert assignable(small) == [(2, 2)]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 31), st.integers(27, 32)), max_size=8))
+def test_networks_clash_that_share_an_address(named: list[tuple[str, int, int]]) -> None:
+    cidrs = [(name, IPNetwork(f"192.0.2.{number}/{width}").cidr) for name, number, width in named]
+    expected: dict[str, set[str]] = {}
+    for one, cidr in cidrs:
+        for other, other_cidr in cidrs:
+            if one != other and set(cidr) & set(other_cidr):
+                expected.setdefault(one, set()).add(other)
+    assert clashes(cidrs) == expected

@@ -12,6 +12,7 @@ MAC_BITS = 48
 _GROUP_BIT = 1 << 40  # least significant bit of the first octet: IEEE Std 802-2014, 8.2
 _LOCAL_BIT = 1 << 41
 
+_PREFIX_LENGTH = re.compile("0|[1-9][0-9]{0,2}", re.ASCII)
 _MAC_FORMS = re.compile(
     r"(?:[0-9a-f]{2}(?P<sep>[:-])(?:[0-9a-f]{2}(?P=sep)){4}[0-9a-f]{2}"
     r"|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4}"
@@ -111,9 +112,12 @@ def parse_ip(text: str, field: str) -> IPAddress:
 
 
 def parse_cidr(text: str, field: str = "cidr") -> IPNetwork:
-    """A network in CIDR notation without host bits; raises FieldInvalid."""
+    """A network without host bits, as address and prefix length or netmask; raises FieldInvalid."""
+    _, _, width = text.partition("/")
     try:
-        network = IPNetwork(text) if "/" in text else None
+        # Only 1s and then 0s: netaddr takes a hostmask too, and numbers with spaces and signs.
+        is_sound = _PREFIX_LENGTH.fullmatch(width) is not None or IPAddress(width, 4).is_netmask()
+        network = IPNetwork(text) if is_sound else None
     except (AddrFormatError, ValueError, TypeError):
         network = None
     if network is None:

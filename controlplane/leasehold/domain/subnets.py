@@ -60,6 +60,22 @@ def overlap(one: IPNetwork, other: IPNetwork) -> bool:
     return bool(one.version == other.version and one.first <= other.last and other.first <= one.last)
 
 
+def clashes(cidrs: Iterable[tuple[str, IPNetwork]]) -> dict[str, set[str]]:
+    """Networks by name that share addresses with others, with those others. A name may come with several CIDRs."""
+    found: dict[str, set[str]] = {}
+    around: list[tuple[str, IPNetwork]] = []
+    # CIDRs lie within each other or apart.
+    for name, cidr in sorted(cidrs, key=lambda each: (each[1].first, -each[1].last)):
+        while around and around[-1][1].last < cidr.first:
+            around.pop()
+        for other, _ in around:
+            if other != name:
+                found.setdefault(name, set()).add(other)
+                found.setdefault(other, set()).add(name)
+        around.append((name, cidr))
+    return found
+
+
 def is_host(spec: SubnetSpec, address: IPAddress) -> bool:
     """Whether something on the subnet can have the address: it is inside, and not network or broadcast address."""
     return address.version == spec.cidr.version and offset_of(spec, address) in _hosts(spec)

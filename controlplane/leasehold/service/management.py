@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from leasehold.domain.placement import Candidate, Health, Served, place
+from leasehold.domain.subnets import clashes
 from leasehold.domain.values import HostNetwork, ServerState
 from leasehold.service import events, lineage, replication, subnets
 from leasehold.service import hosts as hosts_service
@@ -23,6 +24,8 @@ from leasehold.service.sightings import Watch
 from leasehold.store.database import AnyRow
 from leasehold.store.tables import host_networks, hosts, networks, server_subnets, servers
 from leasehold.store.tables import subnets as subnets_table
+
+_CLASHES = "The host serves another network that shares addresses with this one. Attach another host to this network."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
     something of ours. A subnet comes in once the host has its reservations: those that it had in an earlier life would
     serve addresses that are others' by now."""
     with ctx.db.read() as connection:
-        states = connection.execute(select(servers.c.host_id, servers.c.state)).all()
+        states = connection.execute(select(servers.c.host_id, servers.c.network_id, servers.c.state)).all()
         rows = connection.execute(
             select(
                 servers.c.host_id,
@@ -72,11 +75,20 @@ def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
             .order_by(servers.c.host_id, servers.c.network_id, server_subnets.c.subnet_id)
         ).all()
         specs = {row.id: subnets.spec_of(row) for row in connection.execute(select(subnets_table))}
-    concerned = {host_id for host_id, _ in states} | {key for key, each in watch.hosts.items() if each.managed}
-    stopping = {host_id for host_id, state in states if state == "stopping"}
+    concerned = {row.host_id for row in states} | {key for key, each in watch.hosts.items() if each.managed}
+    stopping = {row.host_id for row in states if row.state == "stopping"}
+    clashing = clashes((each.network, each.cidr) for each in specs.values())
+    yielding = {
+        (row.host_id, row.network_id)
+        for row in states
+        if row.network_id in clashing
+        and _yields(row, [each for each in states if each.host_id == row.host_id], clashing)
+    }
     served: dict[str, dict[str, Served]] = {host_id: {} for host_id in concerned}
     for row in rows:
         sighting = watch.hosts.get(row.host_id)
+        if (row.host_id, row.network_id) in yielding:
+            continue
         if row.confirmed_revision is None and (sighting is None or row.subnet_id not in sighting.managed):
             continue
         own = served[row.host_id]
@@ -89,6 +101,17 @@ def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
     return {
         host_id: Assignment(served=tuple(own.values()), stops=host_id in stopping) for host_id, own in served.items()
     }
+
+
+def _yields(server: AnyRow, others: Iterable[AnyRow], clashing: Mapping[str, set[str]]) -> bool:
+    """Whether another server on the same host goes before this one, since their networks share addresses: a Kea knows
+    each address once."""
+    return any(
+        other.network_id in clashing.get(server.network_id, ())
+        and (other.state != "running", other.network_id) < (server.state != "running", server.network_id)
+        for other in others
+        if other.state != "stopping"
+    )
 
 
 def provided(ctx: Context, watch: Watch, host_id: str, served: Sequence[Served]) -> None:
@@ -147,16 +170,23 @@ class _Decision:
         self._watch = watch
         self._hosts = {row.id: row for row in connection.execute(select(hosts))}
         self._subnets: dict[str, dict[int, int]] = {}
-        for subnet_id, network_id, revision in connection.execute(
-            select(subnets_table.c.id, subnets_table.c.network_id, subnets_table.c.revision)
+        cidrs = []
+        for subnet_id, network_id, revision, cidr in connection.execute(
+            select(subnets_table.c.id, subnets_table.c.network_id, subnets_table.c.revision, subnets_table.c.cidr)
         ):
             self._subnets.setdefault(network_id, {})[subnet_id] = revision
+            cidrs.append((network_id, IPNetwork(cidr)))
+        self._clashing = clashes(cidrs)
         self._attached: dict[str, set[str]] = {}
         for host_id, network_id in connection.execute(select(host_networks.c.host_id, host_networks.c.network_id)):
             self._attached.setdefault(network_id, set()).add(host_id)
         self._servers: dict[str, dict[str, Row[Any]]] = {}
         for row in connection.execute(select(servers)):
             self._servers.setdefault(row.network_id, {})[row.host_id] = row
+        self._at: dict[str, set[str]] = {}
+        for network_id, of_network in self._servers.items():
+            for host_id in of_network:
+                self._at.setdefault(host_id, set()).add(network_id)
         self._confirmed: dict[tuple[str, int], int | None] = {
             (row.host_id, row.subnet_id): row.confirmed_revision for row in connection.execute(select(server_subnets))
         }
@@ -208,6 +238,7 @@ class _Decision:
         placement = place(wanted, [self._candidate(host_id, network.id) for host_id in candidates])
         for host_id in placement.start:
             self._load[host_id] += 1
+            self._at.setdefault(host_id, set()).add(network.id)
             self.transitions.append(_Transition(host_id, network.id, "starting", None, None))
             self._expect(host_id, own_subnets)
         for host_id in placement.stop:
@@ -222,6 +253,10 @@ class _Decision:
     def _settle(self, server: Row[Any], own_subnets: Mapping[int, int]) -> None:
         """Moves a server that stays from state to state, by what was seen of its host."""
         health = self._health(server.host_id)
+        if health == "up" and self._yields(server):
+            if (server.state, server.detail) != ("starting", _CLASHES):
+                self._move(server, "starting", _CLASHES, None)
+            return
         if health == "down" and server.state != "unreachable":
             self._move(server, "unreachable", self._watch.hosts[server.host_id].reason, "server.unreachable")
         if health != "up":
@@ -253,13 +288,20 @@ class _Decision:
         return Candidate(
             host=host_id,
             health=self._health(host_id),
-            attached=host.fenced_ms is None and host_id in self._attached.get(network_id, ()),
+            attached=host.fenced_ms is None
+            and host_id in self._attached.get(network_id, ())
+            and not (server is None and self._clashing.get(network_id, set()) & self._at.get(host_id, set())),
             refuses=sighting is not None and sighting.refuses,
-            leaving=host.maintenance,
+            leaving=host.maintenance or (server is not None and self._yields(server)),
             held=hosts_service.held_back_until_ms(self._ctx, host) > self._ctx.now_ms(),
             state=None if server is None else server.state,
             load=self._load[host_id],
         )
+
+    def _yields(self, server: AnyRow) -> bool:
+        others = self._clashing.get(server.network_id, set()) & self._at.get(server.host_id, set())
+        rows = (self._servers.get(other, {}).get(server.host_id) for other in others)
+        return _yields(server, [row for row in rows if row is not None], self._clashing)
 
     def _health(self, host_id: str) -> Health:
         sighting = self._watch.hosts.get(host_id)
