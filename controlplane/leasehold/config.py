@@ -58,6 +58,8 @@ class Settings:
     """Changes of a subnet that its log keeps for servers that do not answer; they get everything anew beyond that."""
     push_batch: int = 5000
     """Reservations in one `leasehold-apply`."""
+    event_history_s: float = 30 * 24 * 3600
+    """Seconds that events are kept; those that a webhook still is to be told of, up to `webhook_give_up_s`."""
     webhook_timeout_s: float = 10
     """Seconds that one webhook attempt may take."""
     webhook_give_up_s: float = 3 * 24 * 3600

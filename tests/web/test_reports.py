@@ -11,6 +11,7 @@ from werkzeug.test import TestResponse
 from leasehold.domain.event_types import EVENT_TYPES
 from leasehold.domain.lease_events import GAP, LEASE_TYPES, REJECTED
 from leasehold.store.tables import FIRST_SUBNET_ID
+from leasehold.web.bodies import MAX_LINES
 from web.conftest import Api, Clients
 
 BOOT = "4b9c1e6a-7f0d-4c1b-9a55-2f6f0c7f2f11"
@@ -157,8 +158,19 @@ def test_a_report_may_be_as_large_as_the_limit(api: Api, hook: Api) -> None:
 
 
 def test_another_coding_is_refused(api: Api, hook: Api) -> None:
-    answer = report(hook, zlib.compress(ndjson(line(1))), "deflate")
-    assert (answer.status_code, answer.get_json()["supported"]) == (415, ["gzip", "identity"])
+    answer = report(hook, ndjson(line(1)), "br")
+    assert (answer.status_code, answer.get_json()["supported"]) == (415, ["gzip", "deflate", "identity"])
+
+
+def test_a_deflated_report_is_taken_too(api: Api, hook: Api) -> None:
+    assert report(hook, zlib.compress(ndjson(line(1), line(2))), "deflate").get_json() == {"acknowledged": 2}
+    bomb = zlib.compress(b" " * (LIMIT + 1))
+    assert report(hook, bomb, "deflate").status_code == 413
+
+
+def test_a_report_has_a_bounded_number_of_lines(api: Api, hook: Api) -> None:
+    answer = report(hook, gzip.compress(b"{}\n" * (MAX_LINES + 1)), "gzip")
+    assert (answer.status_code, answer.get_json()["limit"]) == (413, MAX_LINES)
 
 
 def test_another_media_type_is_refused(api: Api, hook: Api) -> None:

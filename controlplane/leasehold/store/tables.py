@@ -492,6 +492,8 @@ Index(
     postgresql_where=deliveries.c.state == "waiting",
 )
 
+Index("ix_deliveries_event_position", deliveries.c.event_position)  # for the removal of events
+
 attempts = Table(
     "attempts",
     metadata,

@@ -16,6 +16,8 @@ MAX_BODY_OCTETS = 4 * 1024 * 1024
 MAX_LIST_OCTETS = 64 * 1024 * 1024
 """Of a body with all that an engine has."""
 MAX_LINES_OCTETS = 16 * 1024 * 1024
+MAX_LINES = 10_000
+"""As many as are stored in one transaction, for which others wait."""
 _POSITION = re.compile(r" at line (?P<line>\d+) column (?P<column>\d+)$")
 _ERRORS: tuple[type[LeaseholdError], ...] = (BodyMalformed, BodyTooLarge, MediaTypeUnsupported, RequestMalformed)
 
@@ -75,7 +77,7 @@ class Json:
 
 @dataclass(frozen=True)
 class Lines:
-    """Lines of JSON objects (NDJSON), plain or gzip'd."""
+    """Lines of JSON objects (NDJSON), plain or compressed."""
 
     description: str
     errors: tuple[type[LeaseholdError], ...] = _ERRORS
@@ -85,11 +87,16 @@ class Lines:
         """Raises what `errors` says; a bad line is named by its number, from 1."""
         _require(request, "Content-Type", request.mimetype, ("application/x-ndjson",))
         coding = _coding(request)
-        _require(request, "Content-Encoding", coding, ("gzip", "identity"))
+        _require(request, "Content-Encoding", coding, ("gzip", "deflate", "identity"))
         content = _content(request, MAX_BODY_OCTETS)
-        lines = (_gunzip(content) if coding == "gzip" else content).split(b"\n")
+        lines = (content if coding == "identity" else _inflate(content, coding)).split(b"\n")
         if not lines[-1]:
             lines.pop()
+        if len(lines) > MAX_LINES:
+            raise BodyTooLarge(
+                f"The body has {len(lines)} lines, and one request may have {MAX_LINES}. Send fewer lines at once.",
+                limit=MAX_LINES,
+            )
         return [_object(number, line) for number, line in enumerate(lines, 1)]
 
     def described(self) -> dict[str, Any]:
@@ -131,12 +138,13 @@ def _malformed(what: str, why: str, **facts: object) -> BodyMalformed:
     return BodyMalformed(f"{what}: {why}.", **{**where, **facts})
 
 
-def _gunzip(content: bytes) -> bytes:
-    stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+def _inflate(content: bytes, coding: str) -> bytes:
+    # RFC 9110, 8.4.1: "deflate" is the zlib format of RFC 1950.
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS + (16 if coding == "gzip" else 0))
     try:
         plain = stream.decompress(content, MAX_LINES_OCTETS)
     except zlib.error as error:
-        raise _malformed("The body is not gzip", str(error)) from None
+        raise _malformed(f"The body is not {coding}", str(error)) from None
     if stream.unconsumed_tail:
         raise BodyTooLarge(
             f"The body is larger than {MAX_LINES_OCTETS} octets once it is decompressed. Send fewer lines at once.",
@@ -144,7 +152,7 @@ def _gunzip(content: bytes) -> bytes:
         )
     if not stream.eof or stream.unused_data:
         how = "something follows its end" if stream.eof else "its end is missing"
-        raise _malformed("The body is not one whole gzip stream", how)
+        raise _malformed(f"The body is not one whole {coding} stream", how)
     return plain
 
 

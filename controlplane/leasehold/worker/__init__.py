@@ -13,6 +13,7 @@ from leasehold.service.context import Context
 from leasehold.service.devices import ReservationLog
 from leasehold.service.duties import Duties
 from leasehold.worker.deliver import Deliver
+from leasehold.worker.history import pruner
 from leasehold.worker.loops import Loop
 from leasehold.worker.manage import Manager
 from leasehold.worker.push import Push
@@ -49,6 +50,7 @@ class Worker:
         self._push = Push(ctx, self._commands, lambda: self._duties.held(_PUSH))
         self._deliver = Deliver(ctx, lambda: self._duties.held(_DELIVER))
         self._sweep = sweeper(ctx)
+        self._history = pruner(ctx)
         self._read_back = ReadBack(ctx, self._commands, lambda: self._duties.held(_PUSH))
         self._share = Loop("share", self._share_duties, at_end=self._give_back, least_pause_s=_LEAST_PAUSE_S)
         self._manager: tuple[Context, Manager] | None = None
@@ -60,7 +62,7 @@ class Worker:
         and when the database does not answer."""
         self._duties.open()
         self._ctx.bell.start()
-        for part in (self._share, self._push, self._deliver, self._sweep, self._read_back, self._ear):
+        for part in (self._share, self._push, self._deliver, self._sweep, self._read_back, self._history, self._ear):
             part.start()
 
     def stop(self, timeout_s: float = 10) -> None:
@@ -68,7 +70,7 @@ class Worker:
         self._stopping.set()
         self._ctx.bell.ring()
         deadline = time.monotonic() + timeout_s
-        parts = (self._push, self._deliver, self._sweep, self._read_back)
+        parts = (self._push, self._deliver, self._sweep, self._read_back, self._history)
         for part in parts:
             part.stop()
         ended = [part.join(deadline) for part in parts]

@@ -287,6 +287,7 @@ def upgrade() -> None:
         sa.CheckConstraint("state IN ('waiting', 'delivered', 'dead')", name=op.f("ck_deliveries_state")),
         sa.PrimaryKeyConstraint("webhook_id", "event_position", name=op.f("pk_deliveries")),
     )
+    op.create_index("ix_deliveries_event_position", "deliveries", ["event_position"], unique=False)
     op.create_index(
         "ix_deliveries_waiting",
         "deliveries",
