@@ -160,3 +160,17 @@ def test_a_deleted_vnics_guest_is_refused(pair: Stage, name: str) -> None:
 
     wait_until(confirmed, 10, "both servers confirmed the removal")
     assert is_refused(guest, address)
+
+
+def test_the_doctor_finds_what_somebody_did_to_a_server_and_nothing_else(pair: Stage, name: str) -> None:
+    switched_on(pair, name)
+    assert pair.control.cli("doctor") == []
+    meddled = {"ip-address": "192.0.2.150", "hw-address": "02:ff:00:00:00:77", "subnet-id": pair.subnet}
+    pair.hosts[0].command("lease4-add", **meddled)
+    (found,) = pair.get("/v1/doctor")["items"]
+    assert (found["code"], found["subject"]) == (
+        "lease-of-nobody",
+        f"hosts/{pair.hosts[0].id}/subnets/{pair.subnet}/addresses/192.0.2.150",
+    )
+    pair.hosts[0].command("lease4-del", **{"ip-address": "192.0.2.150"})
+    assert pair.get("/v1/doctor")["items"] == []

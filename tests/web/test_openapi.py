@@ -131,7 +131,15 @@ schema.app = late
 def administrator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The header that lets an administrator in at an API that has a little of everything."""
     directory = tmp_path_factory.mktemp("openapi")
-    ctx = open_context(Settings(database_url=f"sqlite:///{directory}/leasehold.sqlite", start_budget_s=0))
+    ctx = open_context(
+        Settings(
+            database_url=f"sqlite:///{directory}/leasehold.sqlite",
+            start_budget_s=0,
+            sweep_interval_s=0,
+            control_timeout_s=0.05,
+            control_connect_timeout_s=0.05,
+        )
+    )
     headers = {"Authorization": f"Bearer {tokens.create(ctx, 'admin')[1]}"}
     app = create_app(ctx)
     client = app.test_client()

@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from leasehold.domain.addresses import Mac
 from leasehold.service import hosts
 from leasehold.service.context import Context
 from leasehold.service.pulse import pulse
+from leasehold.store.tables import spaces
 from web.conftest import Api
 
 HOST: dict[str, Any] = {"control_url": "http://10.99.0.11:8000/", "username": "kea", "password": "hunter2"}
@@ -410,3 +412,13 @@ def test_a_full_list_may_be_larger_than_other_bodies(api: Api) -> None:
     path = "/v1/vnics/{}"
     assert api.post(path.format("sync"), vnics=listed).status_code == 200
     assert api.post(path.format("bulk"), vnics=listed).status_code == 413
+
+
+def test_the_doctor_tells_where_what_and_what_to_do(api: Api, ctx: Context) -> None:
+    assert api.get("/v1/doctor").get_json() == {"items": []}
+    with ctx.db.write() as connection:
+        connection.execute(update(spaces).values(free=spaces.c.free - 1))
+    (found,) = api.get("/v1/doctor", servers="false").get_json()["items"]
+    assert (found["code"], found["subject"]) == ("count-wrong", "mac-pools/default")
+    assert found["sentence"]
+    assert found["mend"]

@@ -3,6 +3,7 @@
 import click
 from sqlalchemy import make_url
 
+from leasehold.cli.doctor import doctor
 from leasehold.cli.events import events_group
 from leasehold.cli.exits import Group
 from leasehold.cli.explain import explain
@@ -56,6 +57,7 @@ def upgrade() -> None:
 
 
 for _command in (
+    doctor,
     serve,
     api,
     worker,

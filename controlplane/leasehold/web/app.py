@@ -7,6 +7,7 @@ from pydantic_core import to_json
 
 from leasehold.service.context import Context
 from leasehold.web import (
+    doctor,
     events,
     explain,
     health,
@@ -25,7 +26,21 @@ from leasehold.web.metrics import add_metrics
 from leasehold.web.observe import ObservedFlask
 from leasehold.web.openapi import document
 
-_RESOURCES = (explain, networks, subnets, hosts, vnics, mac_pools, scopes, leases, events, webhooks, tokens, health)
+_RESOURCES = (
+    explain,
+    doctor,
+    networks,
+    subnets,
+    hosts,
+    vnics,
+    mac_pools,
+    scopes,
+    leases,
+    events,
+    webhooks,
+    tokens,
+    health,
+)
 OPERATIONS = tuple(operation for resource in _RESOURCES for operation in resource.routes.operations)
 
 
