@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from netaddr import IPAddress, IPNetwork
 from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Event
 from leasehold.service.context import Context, from_ms, to_ms
 from leasehold.store.bulk import is_among, write_rows
 from leasehold.store.database import at_end
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import event_subjects, events, lineage
 from leasehold.store.tables import subnets as subnets_table
 
@@ -78,7 +80,7 @@ def new_event(now_ms: int, kind: str, subject: str, data: Mapping[str, object]) 
 def queue_up(connection: Connection) -> None:
     """Until the transaction ends, nobody else appends: whoever reads on from a position must not be overtaken by a
     lower one, and numbers within a subject are given one by one."""
-    connection.execute(select(lineage.c.id).with_for_update())
+    _locked_queue(connection)
 
 
 def append(connection: Connection, now_ms: int, new: Sequence[NewEvent]) -> None:
@@ -101,12 +103,25 @@ def append(connection: Connection, now_ms: int, new: Sequence[NewEvent]) -> None
 def _last_of_subjects(connection: Connection, subjects: Collection[str]) -> dict[str, int]:
     if not subjects:
         return {}
+    if len(subjects) == 1:
+        (subject,) = subjects
+        return {subject: _last_of_subject(connection, subject=subject).scalar_one_or_none() or 0}
     rows = connection.execute(
         select(event_subjects.c.subject, event_subjects.c.sequence).where(
             is_among(connection, event_subjects.c.subject, subjects)
         )
     )
     return dict.fromkeys(subjects, 0) | {row.subject: row.sequence for row in rows}
+
+
+@prepared
+def _locked_queue() -> Executable:
+    return select(lineage.c.id).with_for_update()
+
+
+@prepared
+def _last_of_subject(subject: Any) -> Executable:
+    return select(event_subjects.c.sequence).where(event_subjects.c.subject == subject)
 
 
 def list_events(

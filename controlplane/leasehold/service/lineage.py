@@ -29,6 +29,7 @@ def begin_new_history(ctx: Context) -> None:
 
 def draw_epoch(connection: Connection, now_ms: int, evidence: str) -> None:
     """This database is an older copy of the one that the hosts know: it begins a history of its own."""
+    replication.change_epoch(connection)
     log.warning("The database is an older copy of itself, and begins a new history: %s", evidence)
     connection.execute(update(lineage).values(epoch=str(uuid.uuid4())))
     connection.execute(update(server_subnets).values(confirmed_revision=None, confirmed_ms=None))

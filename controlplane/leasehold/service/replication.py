@@ -16,12 +16,13 @@ from leasehold.domain.subnets import address_at
 from leasehold.domain.values import AwaitedAddress, HeldUp
 from leasehold.service.bell import Fact, News
 from leasehold.service.context import Context
-from leasehold.service.subnets import spec_of
+from leasehold.service.subnets import address_of, spec_of
 from leasehold.store.database import AnyRow, lock
 from leasehold.store.prepared import prepared
 from leasehold.store.tables import addresses, lineage, reservation_log, server_subnets, subnets
 
 _SERVERS_LOCK = 4_020_002
+_EPOCH_LOCK = 0x6C68_6570
 _FIRST_FEW = 5
 _PRUNE_BATCH = 5000
 
@@ -76,7 +77,8 @@ def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: in
     """
     ctx.bell.tell(Fact(host=host_id, subnet=subnet_id, epoch=epoch, revision=revision))
     with ctx.db.write(durable=False) as connection:
-        if epoch != _epoch_locked(connection).scalar_one():
+        keep_epoch(connection)
+        if epoch != _epoch(connection).scalar_one():
             return
         _confirm(connection, host_id=host_id, subnet_id=subnet_id, revision=revision, now_ms=ctx.now_ms())
     ctx.bell.ring(news)
@@ -87,6 +89,16 @@ def forget(ctx: Context, host_id: str, subnet_id: int) -> None:
     with ctx.db.write() as connection:
         connection.execute(_state_of(host_id, subnet_id).values(confirmed_revision=None))
     ctx.bell.ring()
+
+
+def keep_epoch(connection: Connection) -> None:
+    """Until the transaction ends, nobody draws a new epoch: what is confirmed in this one is not taken for the next."""
+    lock(connection, _EPOCH_LOCK, shared=True)
+
+
+def change_epoch(connection: Connection) -> None:
+    """Waits for all who keep the epoch, and has others wait who would."""
+    lock(connection, _EPOCH_LOCK, shared=False)
 
 
 def change_servers(connection: Connection) -> None:
@@ -211,20 +223,18 @@ def _batch(connection: Connection, row: AnyRow, epoch: str, limit: int) -> Batch
     entries = _entries(connection, subnet_id=row.id, after=row.confirmed_revision, limit=limit).all()
     if not entries or entries[0].revision != row.confirmed_revision + 1:
         return None
-    spec = spec_of(row)
     last = {entry.mac: entry.offset for entry in entries}
     return Batch(
         subnet=row.id,
         epoch=epoch,
         base=row.confirmed_revision,
         revision=entries[-1].revision,
-        set=tuple((Mac(mac), address_at(spec, offset), None) for mac, offset in last.items() if offset is not None),
+        set=tuple((Mac(mac), address_of(row, offset), None) for mac, offset in last.items() if offset is not None),
         unset=tuple(Mac(mac) for mac, offset in last.items() if offset is None),
     )
 
 
 def _resync(connection: Connection, row: AnyRow, epoch: str) -> Resync:
-    spec = spec_of(row)
     held = connection.execute(
         select(addresses.c.mac, addresses.c.offset)
         .where(addresses.c.subnet_id == row.id, addresses.c.state == "held")
@@ -234,13 +244,20 @@ def _resync(connection: Connection, row: AnyRow, epoch: str) -> Resync:
         subnet=row.id,
         epoch=epoch,
         revision=row.revision,
-        reservations=tuple((Mac(each.mac), address_at(spec, each.offset), None) for each in held),
+        reservations=tuple((Mac(each.mac), address_of(row, each.offset), None) for each in held),
     )
 
 
 def _behind() -> Select[Any]:
     return (
-        select(subnets, server_subnets.c.host_id, server_subnets.c.confirmed_revision, lineage.c.epoch)
+        select(
+            subnets.c.id,
+            subnets.c.cidr,
+            subnets.c.revision,
+            server_subnets.c.host_id,
+            server_subnets.c.confirmed_revision,
+            lineage.c.epoch,
+        )
         .join(server_subnets, subnets.c.id == server_subnets.c.subnet_id)
         .join(lineage, true())
         .where(_BEHIND)
@@ -269,8 +286,8 @@ def _entries(subnet_id: Any, after: Any, limit: Any) -> Executable:
 
 
 @prepared
-def _epoch_locked() -> Executable:
-    return select(lineage.c.epoch).with_for_update(read=True)
+def _epoch() -> Executable:
+    return select(lineage.c.epoch)
 
 
 @prepared

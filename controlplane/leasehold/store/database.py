@@ -189,7 +189,7 @@ def lock(connection: Connection, key: int, *, shared: bool) -> None:
 
 
 def _server_engine(url: str) -> Engine:
-    engine = create_engine(url, pool_size=_POOL, max_overflow=_POOL)
+    engine = create_engine(url, pool_size=_POOL, max_overflow=_POOL, pool_use_lifo=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
@@ -206,7 +206,7 @@ def _server_engine(url: str) -> Engine:
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return _server_engine(url)
-    engine = create_engine(url, pool_size=20, max_overflow=60)
+    engine = create_engine(url, pool_size=20, max_overflow=60, pool_use_lifo=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:

@@ -3,8 +3,8 @@ serve it."""
 
 import logging
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from netaddr import IPAddress
@@ -47,10 +47,11 @@ def start(
     """
     with ctx.db.write(dry_run=dry_run) as connection:
         started = _started(connection, start_in(ctx, connection, rows.require(connection, vnic_id), ip))
+        awaited = _look(ctx, connection, started, wait)
     if dry_run:
         return started
     ctx.bell.ring(_CHANGED)
-    return _await_confirmation(ctx, started, wait)
+    return _await_confirmation(ctx, started, wait, awaited)
 
 
 def start_in(ctx: Context, connection: Connection, row: AnyRow, ip: IPAddress | None = None) -> Vnic:
@@ -195,33 +196,57 @@ def has_ipam(connection: Connection, network: str | None, subnet: int | None) ->
     return network is not None and subnet is not None and bool(networks.require(connection, network).ipam_enabled)
 
 
-def _await_confirmation(ctx: Context, started: Started, wait: Wait) -> Started:
+@dataclass(frozen=True)
+class _Awaited:
+    """The servers that are to confirm, as the database knew them, and what the bell had rung before that look."""
+
+    stored: int
+    facts: int
+    servers: Sequence[AnyRow]
+
+    def confirmations(self, ctx: Context) -> tuple[Confirmation, ...]:
+        """What was stored then, or was told since."""
+        told = [ctx.bell.told(each.host_id, each.subnet_id, each.epoch, self.facts) for each in self.servers]
+        return tuple(_confirmation(*each, ctx.now_ms()) for each in zip(self.servers, told, strict=True))
+
+
+def _look(ctx: Context, connection: Connection, started: Started, wait: Wait) -> _Awaited | None:
+    if not started.ipam or wait == "none":
+        return None
+    stored, facts = ctx.bell.heard(_STORED), ctx.bell.heard(News.FACTS)
+    return _Awaited(stored, facts, _servers(connection, vnic_id=started.vnic.id).all())
+
+
+def _await_confirmation(ctx: Context, started: Started, wait: Wait, awaited: _Awaited | None = None) -> Started:
+    """`awaited` is what the transaction of the promise saw, so that nobody has to look again at once."""
     deadline = time.monotonic() + ctx.settings.start_budget_s
+    if started.ip is None:
+        awaited = None
     while started.ipam and wait != "none":
-        seen, facts_seen = ctx.bell.heard(_STORED), ctx.bell.heard(News.FACTS)
-        if started.ip is None:
-            _settle(ctx, started.vnic.id)
-        with ctx.db.read() as connection:
+        if awaited is None:
             if started.ip is None:
-                started = _started(connection, rows.known(connection, started.vnic.id))
-            awaited = _servers(connection, vnic_id=started.vnic.id).all()
-        while True:
-            heard = ctx.bell.heard(_STORED | News.FACTS)
-            told = [ctx.bell.told(each.host_id, each.subnet_id, each.epoch, facts_seen) for each in awaited]
-            confirmations = tuple(_confirmation(*each, ctx.now_ms()) for each in zip(awaited, told, strict=True))
-            started = replace(started, servers=confirmations)
-            if _is_enough(started.servers, wait):
-                return started
-            if ctx.bell.heard(_STORED) != seen:
-                break
-            remaining_s = deadline - time.monotonic()
-            if remaining_s <= 0 or _is_hopeless(started.servers, wait):
-                raise _not_confirmed(started, wait)
-            # No bell tells that a host which was away is still away.
-            in_doubt = any(each.state != "confirmed" and each.detail for each in started.servers)
-            wait_s = min(remaining_s, _LOOK_AGAIN_S) if in_doubt else remaining_s
-            if ctx.bell.wait(heard, wait_s, _STORED | News.FACTS) == heard:
-                break
+                _settle(ctx, started.vnic.id)
+            with ctx.db.read() as connection:
+                if started.ip is None:
+                    started = _started(connection, rows.known(connection, started.vnic.id))
+                awaited = _look(ctx, connection, started, wait)
+                if awaited is None:
+                    break
+        heard = ctx.bell.heard(_STORED | News.FACTS)
+        started = replace(started, servers=awaited.confirmations(ctx))
+        if _is_enough(started.servers, wait):
+            break
+        if ctx.bell.heard(_STORED) != awaited.stored:
+            awaited = None
+            continue
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0 or _is_hopeless(started.servers, wait):
+            raise _not_confirmed(started, wait)
+        # No bell tells that a host which was away is still away.
+        in_doubt = any(each.state != "confirmed" and each.detail for each in started.servers)
+        wait_s = min(remaining_s, _LOOK_AGAIN_S) if in_doubt else remaining_s
+        if ctx.bell.wait(heard, wait_s, _STORED | News.FACTS) == heard:
+            awaited = None
     return started
 
 
