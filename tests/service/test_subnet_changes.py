@@ -29,6 +29,7 @@ from leasehold.service import (
     ingest,
     leases,
     networks,
+    renumbering,
     replication,
     reservations,
     subnet_changes,
@@ -378,9 +379,9 @@ def test_a_renumbered_subnet_takes_its_vnics_along(ctx: Context, clock: Clock) -
     subnet, _ = subnet_changes.change(ctx, subnet.id, {"mac_ranges": (MacRange(Mac(2), Mac(9)),)})
     with ctx.db.write() as connection:
         connection.execute(insert(server_subnets).values(host_id="one", subnet_id=subnet.id, confirmed_revision=3))
-    dry = subnet_changes.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/24"), {}, dry_run=True)
+    dry = renumbering.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/24"), {}, dry_run=True)
     assert [each.id for each in subnets.list_subnets(ctx)] == [subnet.id]
-    done = subnet_changes.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/24"), {}, revision=2)
+    done = renumbering.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/24"), {}, revision=2)
     assert dry.moved == done.moved
     assert [(each.vnic, str(each.before), str(each.after)) for each in done.moved] == [
         ("v0", "192.0.2.10", "198.51.100.10"),
@@ -404,7 +405,7 @@ def test_a_renumbered_subnet_takes_its_vnics_along(ctx: Context, clock: Clock) -
     for refused in (
         lambda: a_vnic(ctx, "late", subnet),
         lambda: devices.add(ctx, subnet.id, Mac(2)),
-        lambda: subnet_changes.renumber(ctx, subnet.id, IPNetwork("203.0.113.0/24"), {}),
+        lambda: renumbering.renumber(ctx, subnet.id, IPNetwork("203.0.113.0/24"), {}),
     ):
         with pytest.raises(SubnetRetiring) as refusal:
             refused()
@@ -412,13 +413,13 @@ def test_a_renumbered_subnet_takes_its_vnics_along(ctx: Context, clock: Clock) -
     reservations.sweep(ctx)
     clock.advance(60)
     reservations.sweep(ctx)
-    assert subnet_changes.remove_retired(ctx) == 0, "a host could still serve it"
+    assert renumbering.remove_retired(ctx) == 0, "a host could still serve it"
     with ctx.db.write() as connection:
         connection.execute(update(server_subnets).values(confirmed_revision=9))
     reservations.sweep(ctx)
     clock.advance(60)
     reservations.sweep(ctx)
-    assert subnet_changes.remove_retired(ctx) == 1
+    assert renumbering.remove_retired(ctx) == 1
     assert [each.id for each in subnets.list_subnets(ctx)] == [new.id]
 
 
@@ -426,7 +427,7 @@ def test_renumbered_to_less_room_each_has_another_place(ctx: Context) -> None:
     subnet = a_subnet(ctx)
     running(ctx, subnet, "192.0.2.200", "192.0.2.2", "192.0.2.201")
     wanted = {"ranges": (span("198.51.100.1", "198.51.100.3"),)}
-    done = subnet_changes.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/29"), wanted)
+    done = renumbering.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/29"), wanted)
     assert {each.vnic: str(each.after) for each in done.moved} == {
         "v1": "198.51.100.2",
         "v0": "198.51.100.1",
@@ -440,10 +441,10 @@ def test_renumbered_to_too_little_room_nothing_changes(ctx: Context) -> None:
     running(ctx, subnet, "192.0.2.2", "192.0.2.3", "192.0.2.4")
     before = subnets.get(ctx, subnet.id)
     with pytest.raises(SubnetExhausted):
-        subnet_changes.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/30"), {})
+        renumbering.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/30"), {})
     with pytest.raises(SubnetOverlap):
-        subnet_changes.renumber(ctx, subnet.id, IPNetwork("192.0.2.0/25"), {})
+        renumbering.renumber(ctx, subnet.id, IPNetwork("192.0.2.0/25"), {})
     with pytest.raises(SubnetInvalid):
-        subnet_changes.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/24"), {"gateway": ip("192.0.2.1")})
+        renumbering.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/24"), {"gateway": ip("192.0.2.1")})
     assert subnets.list_subnets(ctx) == [before]
     assert ips(ctx, 3) == ["192.0.2.2", "192.0.2.3", "192.0.2.4"]

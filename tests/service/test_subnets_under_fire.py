@@ -13,7 +13,17 @@ from lab.postgres import Postgres
 from leasehold.domain.addresses import AddressRange, Mac
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
 from leasehold.errors import Conflict, DatabaseBusy, NotFound, SubnetInvalid
-from leasehold.service import devices, doctor, hosts, networks, reservations, subnet_changes, subnets, vnics
+from leasehold.service import (
+    devices,
+    doctor,
+    hosts,
+    networks,
+    renumbering,
+    reservations,
+    subnet_changes,
+    subnets,
+    vnics,
+)
 from leasehold.service.context import Context
 from leasehold.store.tables import addresses, reservation_log
 from leasehold.store.tables import subnets as subnets_table
@@ -107,7 +117,7 @@ def calls(ctx: Context, clock: Clock, dice: random.Random) -> dict[str, Callable
     def rest() -> None:
         clock.advance(30)
         reservations.sweep(ctx)
-        subnet_changes.remove_retired(ctx)
+        renumbering.remove_retired(ctx)
 
     def change(**wanted: object) -> object:
         return subnet_changes.change(ctx, subnet.id, wanted)
@@ -138,7 +148,7 @@ def calls(ctx: Context, clock: Clock, dice: random.Random) -> dict[str, Callable
         "exclude": lambda: change(exclusions=(span,)),
         "grow": lambda: change(cidr=subnet.cidr.supernet(subnet.cidr.prefixlen - 1)[0]),
         "shrink": lambda: change(cidr=half, ranges=(), exclusions=()),
-        "renumber": lambda: subnet_changes.renumber(ctx, subnet.id, elsewhere, {"ranges": (), "exclusions": ()}),
+        "renumber": lambda: renumbering.renumber(ctx, subnet.id, elsewhere, {"ranges": (), "exclusions": ()}),
         "host": put_host,
         "rest": rest,
         "rest more": rest,

@@ -22,7 +22,7 @@ from leasehold.domain.addresses import AddressRange, Mac, MacRange
 from leasehold.domain.options import DEFINITIONS, DhcpOption, definition_of
 from leasehold.domain.values import AddressInUse, RenumberedAddress, Reservation, Subnet
 from leasehold.errors import FieldInvalid
-from leasehold.service import devices, reservations, subnet_changes, subnets
+from leasehold.service import devices, renumbering, reservations, subnet_changes, subnets
 from leasehold.web.subnets import (
     ChangedSubnetOut,
     RenumberedOut,
@@ -248,7 +248,7 @@ def renumber(subnet_id: int, cidr: str, revision: int | None, dry_run: bool, as_
     What is left out is at the same place in the new CIDR. The old subnet goes when its last address is free.
     """
     body = checked(RenumberIn, {"cidr": cidr} | _said(places))
-    done = subnet_changes.renumber(
+    done = renumbering.renumber(
         open_database(), subnet_id, body.cidr, body.changes(), revision=revision, dry_run=dry_run
     )
     if as_json:

@@ -67,6 +67,20 @@ def exhausted(
     )
 
 
+def too_small(subnet: AnyRow, *, wanted: int, size: int) -> SubnetExhausted:
+    """The error for a new subnet that has no room for all that is to be on it."""
+    return SubnetExhausted(
+        f"{subnet.cidr} has {size} addresses to hand out, and {wanted} are held that would move there. Choose a larger "
+        "CIDR, or wider ranges.",
+        subnet=subnet.id,
+        held=wanted,
+        draining=0,
+        cooling=0,
+        next_free_at=None,
+        waiting_for=[],
+    )
+
+
 def _next_free_ms(ctx: Context, connection: Connection, subnet: AnyRow, owed: ColumnElement[bool]) -> int | None:
     """When the first address that the subnet hands out is free again, as far as that is known: one that cools, or one
     that every server has confirmed and so is about to. None while all that are not held wait for servers."""

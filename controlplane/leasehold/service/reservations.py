@@ -86,7 +86,7 @@ def promise(
         connection.execute(
             update(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset == offset).values(**values)
         )
-    _tell(ctx, connection, "reservation.added", subnet, offset, mac, vnic_id)
+    tell(ctx, connection, "reservation.added", subnet, offset, mac, vnic_id)
 
 
 def must_wait(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac) -> bool:
@@ -225,12 +225,13 @@ def let_go(ctx: Context, connection: Connection, subnet: AnyRow, row: AnyRow) ->
         .where(addresses.c.subnet_id == row.subnet_id, addresses.c.offset == row.offset)
         .values(state="draining", revision=revision)
     )
-    _tell(ctx, connection, "reservation.removed", subnet, row.offset, Mac(row.mac), row.vnic_id)
+    tell(ctx, connection, "reservation.removed", subnet, row.offset, Mac(row.mac), row.vnic_id)
 
 
-def _tell(
+def tell(
     ctx: Context, connection: Connection, event: str, subnet: AnyRow, offset: int, mac: Mac, vnic_id: str | None
 ) -> None:
+    """Tells of a reservation that came or went."""
     ip = str(subnets.address_of(subnet, offset))
     data = {"subnet": subnet.id, "network": subnet.network_id, "ip": ip, "mac": str(mac), "vnic": vnic_id}
     events.emit(connection, ctx.now_ms(), event, f"subnets/{subnet.id}/reservations/{ip}", data)

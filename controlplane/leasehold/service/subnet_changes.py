@@ -1,4 +1,4 @@
-"""Changes of a subnet while it is in use: its settings, its size, and its renumbering.
+"""Changes of a subnet while it is in use: its settings and its size. What is more is in `renumbering`.
 
 What is in use keeps its address through all of them. Offsets count from the network address, so that a CIDR that begins
 elsewhere moves every offset, and no address.
@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from netaddr import IPAddress, IPNetwork
+from netaddr import IPAddress
 from sqlalchemy import Connection, Table, case, false, func, or_, select, update
 
-from leasehold.domain.addresses import AddressRange, Mac
+from leasehold.domain.addresses import Mac
 from leasehold.domain.mac_pools import gaps
-from leasehold.domain.subnets import Extent, address_at, assignable, check, offset_of, within, without
-from leasehold.domain.values import AddressInUse, Renumbered, RenumberedAddress, Subnet, SubnetEffect, SubnetSpec
+from leasehold.domain.subnets import Extent, address_at, assignable, check, offset_of, without
+from leasehold.domain.values import AddressInUse, Subnet, SubnetEffect, SubnetSpec
 from leasehold.errors import InUse, RevisionMismatch
-from leasehold.service import exhaustion, lineage, reservations, subnets
+from leasehold.service import exhaustion, subnets
 from leasehold.service.context import Context
 from leasehold.service.events import queue_up
 from leasehold.store import extents
@@ -43,7 +43,7 @@ def change(
     SubnetOverlap, and InUse for a CIDR or gateway that would take an address away that is in use.
     """
     with ctx.db.write(dry_run=dry_run) as connection:
-        row = _locked(connection, subnet_id, revision)
+        row = locked(connection, subnet_id, revision)
         before = subnets.spec_of(row)
         spec = replace(before, **wanted)
         check(spec)
@@ -75,69 +75,7 @@ def change(
     return subnet, effect
 
 
-def renumber(
-    ctx: Context,
-    subnet_id: int,
-    cidr: IPNetwork,
-    wanted: SubnetChange,
-    *,
-    revision: int | None = None,
-    dry_run: bool = False,
-) -> Renumbered:
-    """Moves a subnet's vNICs and devices to a new subnet with this CIDR and the same settings, where each has the
-    address at the same place if it is handed out there. What is `wanted` is said of the new one; gateway, ranges,
-    exclusions and gateways of routes that are not are at the same places as in the old one.
-
-    The old subnet hands nothing out any more; `remove_retired` removes it when its last address is free. Raises
-    SubnetNotFound, RevisionMismatch, SubnetRetiring, SubnetInvalid, SubnetOverlap, SubnetExhausted, SubnetRecovering.
-    """
-    with ctx.db.write(dry_run=dry_run) as connection:
-        row = _locked(connection, subnet_id, revision, with_vnics=True)
-        reservations.refuse_retiring(row)
-        lineage.refuse_while_recovering(connection, row)
-        present = subnets.get_in(connection, subnet_id)
-        spec = replace(_moved(present, cidr), **wanted)
-        new_id = subnets.create_in(connection, spec)
-        subnets.tie_macs(connection, subnet_id, ())
-        connection.execute(
-            update(subnets_table)
-            .where(subnets_table.c.id == subnet_id)
-            .values(settings_revision=subnets_table.c.settings_revision + 1, successor_id=new_id)
-        )
-        connection.execute(
-            update(vnics).where(vnics.c.subnet_id == subnet_id).values(subnet_id=new_id, revision=vnics.c.revision + 1)
-        )
-        moved = _move_held(ctx, connection, row, new_id)
-        renumbered = Renumbered(subnet=subnets.get_in(connection, new_id), moved=moved)
-    ctx.bell.ring()
-    return renumbered
-
-
-def remove_retired(ctx: Context) -> int:
-    """Removes renumbered subnets that neither vNICs nor addresses are left of; returns how many."""
-    left = select(addresses.c.offset).where(addresses.c.subnet_id == subnets_table.c.id).exists()
-    on_it = select(vnics.c.id).where(vnics.c.subnet_id == subnets_table.c.id).exists()
-    is_done = subnets_table.c.successor_id.is_not(None) & ~left & ~on_it
-    with ctx.db.read() as connection:
-        done = (
-            connection.execute(select(subnets_table.c.id).where(is_done).order_by(subnets_table.c.id)).scalars().all()
-        )
-    removed = 0
-    for subnet_id in done:
-        with ctx.db.write() as connection:
-            own = subnets_table.c.id == subnet_id
-            connection.execute(select(subnets_table.c.id).where(own).with_for_update())
-            # Again, now that nobody can put a vNIC on it.
-            row = connection.execute(select(subnets_table).where(own, is_done)).one_or_none()
-            if row is not None:
-                subnets.delete_in(connection, row)
-                removed += 1
-    if removed:
-        ctx.bell.ring()
-    return removed
-
-
-def _locked(connection: Connection, subnet_id: int, revision: int | None, *, with_vnics: bool = False) -> AnyRow:
+def locked(connection: Connection, subnet_id: int, revision: int | None, *, with_vnics: bool = False) -> AnyRow:
     """The subnet's row, locked after its network, and after its vNICs as by whoever starts one of them; raises
     SubnetNotFound, RevisionMismatch."""
     subnets.lock_network(connection, subnets.require(connection, subnet_id).network_id)
@@ -248,63 +186,3 @@ def _in_use(connection: Connection, subnet_id: int, spec: SubnetSpec, condition:
         for each in rows
     )
     return {"out_of_range": found, "out_of_range_count": count}
-
-
-def _moved(subnet: Subnet, cidr: IPNetwork) -> SubnetSpec:
-    """The subnet's settings with this CIDR, and what has a place in the old one at the same place in the new one."""
-
-    def there(address: IPAddress) -> IPAddress:
-        if address not in subnet.cidr:
-            return address
-        return IPAddress(int(cidr.first) + offset_of(subnet, address), cidr.version)
-
-    def ranges(every: Iterable[AddressRange]) -> tuple[AddressRange, ...]:
-        return tuple(AddressRange(there(each.first), there(each.last)) for each in every)
-
-    return SubnetSpec(
-        network=subnet.network,
-        cidr=cidr,
-        gateway=None if subnet.gateway is None else there(subnet.gateway),
-        dns=subnet.dns,
-        ntp=subnet.ntp,
-        domain=subnet.domain,
-        mtu=subnet.mtu,
-        routes=tuple(replace(each, gateway=there(each.gateway)) for each in subnet.routes),
-        options=subnet.options,
-        lease_time_s=subnet.lease_time_s,
-        ranges=ranges(subnet.ranges),
-        exclusions=ranges(subnet.exclusions),
-        mac_ranges=subnet.mac_ranges,
-    )
-
-
-def _move_held(ctx: Context, connection: Connection, old: AnyRow, new_id: int) -> tuple[RenumberedAddress, ...]:
-    """Lets every held address of the old subnet go, and promises its holder one of the new subnet."""
-    new = subnets.require(connection, new_id, lock=True)
-    spec = subnets.spec_of(new)
-    ranges = subnets.handed_out(connection, new)
-    held = connection.execute(
-        select(addresses)
-        .where(addresses.c.subnet_id == old.id, addresses.c.state == "held")
-        .order_by(addresses.c.offset)
-    ).all()
-    moved = []
-    # Those that have no such place there take what the others leave.
-    for row in sorted(held, key=lambda each: not within(ranges, each.offset)):
-        wanted = address_at(spec, row.offset) if within(ranges, row.offset) else None
-        reservations.let_go(ctx, connection, subnets.require(connection, old.id), row)
-        reservations.promise(ctx, connection, new_id, row.vnic_id, Mac(row.mac), wanted)
-        after: int = connection.execute(
-            select(addresses.c.offset).where(
-                addresses.c.subnet_id == new_id, addresses.c.mac == row.mac, addresses.c.state == "held"
-            )
-        ).scalar_one()
-        moved.append(
-            RenumberedAddress(
-                vnic=row.vnic_id,
-                mac=Mac(row.mac),
-                before=subnets.address_of(old, row.offset),
-                after=address_at(spec, after),
-            )
-        )
-    return tuple(sorted(moved, key=lambda each: each.before))

@@ -28,7 +28,7 @@ from leasehold.errors import (
     SubnetRecovering,
     SubnetRetiring,
 )
-from leasehold.service import devices, reservations, subnet_changes, subnets
+from leasehold.service import devices, renumbering, reservations, subnet_changes, subnets
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, WRITERS, Reply, Routes
 from leasehold.web.wire import (
@@ -361,7 +361,7 @@ def renumber_subnet(
 ) -> Reply[Renumbered]:
     """Moves the subnet's vNICs and devices to a new subnet with the same settings. The old one goes when its last
     address is free. A dry run answers 200 with every address that would change."""
-    renumbered = subnet_changes.renumber(
+    renumbered = renumbering.renumber(
         ctx, subnet_id, body.cidr, body.changes(), revision=if_match, dry_run=query.dry_run
     )
     if query.dry_run:

@@ -2,7 +2,7 @@
 of vNICs whose MAC changed while they ran back to them. Removes renumbered subnets that are empty, and log entries that
 no server needs any more; and ends the leases that ended without an event."""
 
-from leasehold.service import macs, replication, reservations, settling, subnet_changes, vnics
+from leasehold.service import macs, renumbering, replication, reservations, settling, vnics
 from leasehold.service.context import Context
 from leasehold.worker.loops import Loop
 
@@ -10,7 +10,7 @@ _STEPS = (
     reservations.sweep,
     macs.sweep,
     vnics.settle,
-    subnet_changes.remove_retired,
+    renumbering.remove_retired,
     replication.prune,
     settling.settle,
 )
