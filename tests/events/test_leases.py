@@ -10,6 +10,7 @@ from sqlalchemy import insert, update
 from events.test_ingest import BOOT
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Event, Subnet, SubnetSpec, VnicSpec
+from leasehold.errors import AddressTaken
 from leasehold.service import events, hosts, ingest, leases, networks, reservations, settling, subnets, vnics
 from leasehold.service.context import Context, from_ms
 from leasehold.store.tables import server_subnets
@@ -370,6 +371,25 @@ def test_a_lease_that_went_with_its_reservation_ends_with_an_event(site: Site) -
     assert site.states() == [("host-a", ip, "released")]
     (event,) = events.list_events(site.ctx, limit=10, types=("lease.released",))
     assert (event.data["derived"], event.data["reason"], event.data["vnic"]) == (True, "withdrawn", "vnic-1")
+
+
+def test_an_address_that_was_declined_is_nobody_elses_until_its_probation_is_over(site: Site) -> None:
+    ip = site.start("vnic-1")
+    site.report("declined", ip)
+    vnics.stop(site.ctx, "vnic-1")
+    site.confirm()
+
+    def start_another() -> None:
+        reservations.sweep(site.ctx)
+        site.clock.advance(site.ctx.settings.cool_down_s + 1)
+        reservations.sweep(site.ctx)
+        vnics.start(site.ctx, "vnic-2", wait="none", ip=IPAddress(ip))
+
+    vnics.put(site.ctx, VnicSpec(id="vnic-2", vm="vm-2", name="eth0", subnet=site.blue.id))
+    with pytest.raises(AddressTaken):
+        start_another()
+    site.clock.advance(LEASE_S)
+    start_another()
 
 
 def test_leases_are_found_by_subnet_mac_address_and_host(site: Site) -> None:

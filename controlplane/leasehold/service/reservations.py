@@ -20,7 +20,7 @@ from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
 from leasehold.store.prepared import prepared
-from leasehold.store.tables import addresses, hosts, reservation_log, server_subnets, twins, vnics
+from leasehold.store.tables import addresses, hosts, leases, reservation_log, server_subnets, twins, vnics
 from leasehold.store.tables import subnets as subnets_table
 
 _SWEEP_BATCH = 1000
@@ -156,7 +156,7 @@ def sweep(ctx: Context) -> int:
     ones whose time has come are free. Returns how many moved."""
     movable = or_(
         and_(addresses.c.state == "draining", ~_owed()),
-        and_(addresses.c.state == "cooling", addresses.c.free_at_ms <= ctx.now_ms()),
+        and_(addresses.c.state == "cooling", _is_cool(ctx.now_ms())),
     )
     with ctx.db.read() as connection:
         unsettled = connection.execute(select(addresses.c.subnet_id).where(movable).distinct()).scalars().all()
@@ -183,7 +183,7 @@ def _sweep(ctx: Context, subnet_id: int) -> int:
             .where(own, addresses.c.state == "draining", ~_owed())
             .values(state="cooling", free_at_ms=free_at_ms)
         ).rowcount
-        is_due = own & (addresses.c.state == "cooling") & (addresses.c.free_at_ms <= now_ms)
+        is_due = own & (addresses.c.state == "cooling") & _is_cool(now_ms)
         due = list(
             connection.execute(
                 select(addresses.c.offset).where(is_due).order_by(addresses.c.offset).limit(_SWEEP_BATCH)
@@ -194,6 +194,22 @@ def _sweep(ctx: Context, subnet_id: int) -> int:
             ranges = subnets.handed_out(connection, subnet)
             extents.give_back(connection, subnet.space_id, [each for each in due if within(ranges, each)])
     return int(moved) + len(due)
+
+
+def _is_cool(now_ms: int) -> ColumnElement[bool]:
+    """True for an address whose cool-down is over, and that no guest found in use by another machine within the time
+    for which its server keeps it back."""
+    declined = (
+        select(leases.c.host_id)
+        .where(
+            leases.c.subnet_id == addresses.c.subnet_id,
+            leases.c.offset == addresses.c.offset,
+            leases.c.state == "declined",
+            leases.c.expires_ms > now_ms,
+        )
+        .exists()
+    )
+    return and_(addresses.c.free_at_ms <= now_ms, ~declined)
 
 
 def _owed() -> ColumnElement[bool]:
