@@ -38,7 +38,7 @@ _MAX_SOURCE_INDEX = 10
 _OUR_SOURCE_INDEX = 1
 _TARGETS = ("memory", "database", "all", "default")
 _KEA_RESERVATION_FIELDS = ("subnet-id", "hw-address", "ip-address", "hostname")
-_APPLY_ARGUMENTS = {"subnet-id", "epoch", "base", "revision", "set", "unset"}
+_APPLY_ARGUMENTS = {"subnet-id", "epoch", "from-epoch", "base", "revision", "set", "unset"}
 _REPLACE_ARGUMENTS = {"subnet-id", "epoch", "revision", "replace", "page", "last", "set"}
 _NO_ADDRESS = address_text(0)
 _HEXADECIMAL = re.compile(r"(?:0x)?([0-9a-fA-F]{12})")
@@ -111,16 +111,18 @@ class Commands:
         epoch = _epoch(arguments)
         base = _integer(arguments, "base", 0, _MAX_REVISION)
         revision = _integer(arguments, "revision", 0, _MAX_REVISION)
-        if revision <= base:
+        # From one history into another, or within one to mend it, revisions may fall.
+        of_epoch = _epoch(arguments, "from-epoch") if "from-epoch" in arguments else epoch
+        if "from-epoch" not in arguments and revision <= base:
             raise InvalidField(f"revision: {revision} is not greater than base, {base}")
         batch = parse_set(arguments.get("set", []), "set")
         unset = parse_macs(arguments.get("unset", []), "unset")
         state = self._journal.state(subnet_id)
-        if base != state.revision or (state.epoch and epoch != state.epoch):
+        if base != state.revision or (state.epoch and of_epoch != state.epoch):
             raise Refused(
                 CONFLICT,
                 f"subnet {subnet_id} is at revision {state.revision} of epoch '{state.epoch}', "
-                f"not at base {base} of epoch '{epoch}'; nothing was changed",
+                f"not at base {base} of epoch '{of_epoch}'; nothing was changed",
                 _in_force(state),
             )
         # Its set would take this back.
@@ -356,10 +358,10 @@ def _integer(arguments: Arguments, name: str, least: int, most: int) -> int:
     return value
 
 
-def _epoch(arguments: Arguments) -> str:
-    value = _required(arguments, "epoch")
+def _epoch(arguments: Arguments, name: str = "epoch") -> str:
+    value = _required(arguments, name)
     if not isinstance(value, str) or not 1 <= len(value) <= 64:
-        raise InvalidField(f"epoch: {value!r} is not a text of 1 to 64 characters")
+        raise InvalidField(f"{name}: {value!r} is not a text of 1 to 64 characters")
     return value
 
 

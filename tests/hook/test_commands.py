@@ -79,6 +79,25 @@ def test_a_base_that_is_not_in_force_is_a_conflict_and_changes_nothing(
     assert (in_force(run), border.held) == ([first["arguments"]], {7: {MAC_A: (IP_1, "")}})
 
 
+def test_a_batch_that_names_the_epoch_it_leads_from_leads_anywhere(run: Run, border: StandIn) -> None:
+    """Into another history, and back to a lower revision."""
+    run("leasehold-apply", batch(revision=9))
+    answer = run(
+        "leasehold-apply", batch(from_epoch="e1", epoch="e2", base=9, revision=4, set=[entry(B, 11)], unset=[A])
+    )
+    assert answer["result"] == 0
+    assert (answer["arguments"]["epoch"], answer["arguments"]["revision"]) == ("e2", 4)
+    assert border.held == {7: {MAC_B: (IP_2, "")}}
+
+
+@pytest.mark.parametrize("changes", [{"from_epoch": "e2", "base": 1}, {"from_epoch": "e1", "base": 2}])
+def test_a_batch_that_leads_from_elsewhere_is_a_conflict(changes: dict[str, object], run: Run) -> None:
+    first = run("leasehold-apply", batch())
+    answer = run("leasehold-apply", batch(epoch="e2", revision=1, set=[entry(B, 11)], **changes))
+    assert (answer["result"], answer["arguments"]) == (4, first["arguments"])
+    assert in_force(run) == [first["arguments"]]
+
+
 def test_a_subnet_that_was_never_seen_has_revision_zero(run: Run) -> None:
     answer = run("leasehold-apply", batch(base=1, revision=2))
     assert (answer["result"], answer["arguments"]) == (4, NOTHING)
@@ -142,6 +161,7 @@ def test_the_same_address_on_two_subnets_is_no_clash(run: Run) -> None:
         ({"subnet_id": 0}, "subnet-id: 0 is not an integer from 1 to 4294967294"),
         ({"subnet_id": "7"}, "subnet-id: '7' is not an integer from 1 to 4294967294"),
         ({"epoch": ""}, "epoch: '' is not a text of 1 to 64 characters"),
+        ({"from_epoch": ""}, "from-epoch: '' is not a text of 1 to 64 characters"),
         ({"epoch": 1}, "epoch: 1 is not a text of 1 to 64 characters"),
         ({"base": True}, "base: True is not an integer from 0 to 9223372036854775807"),
         ({"base": 3, "revision": 3}, "revision: 3 is not greater than base, 3"),

@@ -7,7 +7,7 @@ from netaddr import IPAddress
 
 from lab.host import Host as LabHost
 from leasehold.domain.addresses import Mac
-from leasehold.domain.replication import Batch, Entry, Resync, digest_of
+from leasehold.domain.replication import Batch, Entry, Resync, digest_of, mending
 from leasehold.domain.values import Host
 from leasehold.errors import KeaRefused
 from leasehold.kea.commands import Commands
@@ -55,16 +55,49 @@ def test_a_batch_from_another_base_is_not_taken(commands: Commands, host: Host) 
 
 def test_a_resync_in_pages(commands: Commands, host: Host) -> None:
     commands.apply(host, batch(0, 3, entries(3)))
-    resync = Resync(subnet=7, epoch=EPOCH, revision=9, reservations=entries(7, first=20))
+    resync = Resync(subnet=7, epoch=EPOCH, revision=9, digest="0" * 16, reservations=entries(7, first=20))
     applied = commands.resync(host, resync, page_size=3)
     assert applied.accepted
     assert (applied.state.revision, applied.state.count) == (9, 7)
     assert applied.state.digest == digest_of(resync.reservations)
 
 
+def test_reservations_are_read_in_pages(commands: Commands, host: Host) -> None:
+    assert commands.reservations(host, 7, 3) == ([], None)
+    commands.apply(host, batch(0, 7, entries(7)))
+    read, after = commands.reservations(host, 7, 3)
+    while after is not None:
+        page, after = commands.reservations(host, 7, 3, after)
+        assert len(page) <= 3
+        read += page
+    assert sorted(read) == sorted(entries(7))
+
+
+def test_a_set_is_mended_step_by_step_into_another_history(commands: Commands, host: Host) -> None:
+    """A mending that was broken off can be gone on with."""
+    state = commands.apply(host, batch(0, 7, entries(7))).state
+    resync = Resync(
+        subnet=7,
+        epoch=str(uuid.uuid4()),
+        revision=4,
+        digest=digest_of([*entries(9, first=20), *entries(2)]),
+        reservations=(*entries(9, first=20), *entries(2)),
+    )
+    steps = mending(resync, state, commands.reservations(host, 7, 100)[0], 2)
+    for step in steps[: len(steps) // 2]:
+        state = commands.apply(host, step).state
+    for step in mending(resync, state, commands.reservations(host, 7, 100)[0], 2):
+        applied = commands.apply(host, step)
+        assert applied.accepted
+    assert (applied.state.epoch, applied.state.revision) == (resync.epoch, 4)
+    assert applied.state.digest == resync.digest
+
+
 def test_a_resync_to_nothing(commands: Commands, host: Host) -> None:
     commands.apply(host, batch(0, 3, entries(3)))
-    applied = commands.resync(host, Resync(subnet=7, epoch=EPOCH, revision=4, reservations=()), page_size=3)
+    applied = commands.resync(
+        host, Resync(subnet=7, epoch=EPOCH, revision=4, digest="0" * 16, reservations=()), page_size=3
+    )
     assert applied.accepted
     assert (applied.state.revision, applied.state.count) == (4, 0)
 

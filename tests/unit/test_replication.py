@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from netaddr import IPAddress
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.replication import EMPTY_DIGEST, Entry, digest_of, toggle
+from leasehold.domain.replication import EMPTY_DIGEST, Entry, Resync, SubnetState, digest_of, mending, toggle
 
 FIRST = (Mac.parse("02:00:00:00:00:01"), IPAddress("192.0.2.10"), "a")
 SECOND = (Mac.parse("02:00:00:00:00:02"), IPAddress("192.0.2.11"), None)
@@ -44,3 +44,36 @@ def test_taking_out_undoes_putting_in(present: list[Entry], one: Entry) -> None:
 @given(st.lists(entries).flatmap(lambda present: st.tuples(st.just(present), st.permutations(present))))
 def test_order_does_not_matter(both: tuple[list[Entry], list[Entry]]) -> None:
     assert digest_of(both[0]) == digest_of(both[1])
+
+
+sets = st.dictionaries(st.integers(1, 9), st.integers(1, 9), max_size=9).map(
+    lambda addresses: {mac: address for address, mac in {address: mac for mac, address in addresses.items()}.items()}
+)
+
+
+def as_entries(reservations: dict[int, int]) -> tuple[Entry, ...]:
+    return tuple((Mac(mac), IPAddress(address), None) for mac, address in reservations.items())
+
+
+@given(sets, sets, st.integers(1, 4), st.sampled_from(["", "old", "new", "new being mended"]))
+def test_steps_lead_from_any_set_to_any_other(
+    before: dict[int, int], wanted: dict[int, int], size: int, epoch: str
+) -> None:
+    """Each is small, is taken from where the one before ended, and never has an address at two MACs; what stays is
+    never touched."""
+    state = SubnetState(subnet=7, epoch=epoch, revision=5, count=len(before), digest="")
+    resync = Resync(subnet=7, epoch="new", revision=3, digest="", reservations=as_entries(wanted))
+    present = {Mac(mac): IPAddress(address) for mac, address in before.items()}
+    epoch_now, revision_now = state.epoch, state.revision
+    for step in mending(resync, state, as_entries(before), size):
+        assert len(step.set) + len(step.unset) <= size
+        assert (step.from_epoch, step.base) == (epoch_now, revision_now)
+        for mac in step.unset:
+            del present[mac]
+        present |= {mac: address for mac, address, _ in step.set}
+        assert len(set(present.values())) == len(present)
+        touched = {mac for mac, _, _ in step.set} | set(step.unset)
+        assert not touched & {Mac(mac) for mac in before if before.get(mac) == wanted.get(mac)}
+        epoch_now, revision_now = step.epoch, step.revision
+    assert present == {mac: address for mac, address, _ in resync.reservations}
+    assert (epoch_now, revision_now) == ("new", 3)

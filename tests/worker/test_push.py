@@ -14,12 +14,12 @@ from prometheus_client import REGISTRY
 from sqlalchemy import update
 
 from lab.host import Host as LabHost
-from leasehold.domain.replication import Resync
-from leasehold.domain.values import VnicSpec
+from leasehold.domain.replication import Batch, Resync
+from leasehold.domain.values import Host, VnicSpec
 from leasehold.errors import NotConfirmed
-from leasehold.kea.commands import Commands
+from leasehold.kea.commands import Applied, Commands
 from leasehold.kea.transport import Transport
-from leasehold.service import networks, vnics
+from leasehold.service import networks, replication, vnics
 from leasehold.store.tables import lineage, server_subnets
 from leasehold.worker.push import Push
 from worker.site import PATIENCE_S, Site
@@ -207,3 +207,34 @@ def test_a_reservation_that_was_added_on_the_host_stands_in_the_way(site: Site) 
     assert host.command("reservation-get", subnet_id=subnet.id, ip_address="192.0.2.200")["arguments"][
         "hw-address"
     ] == str(vnics.get(site.ctx, "vnic-1").mac)
+
+
+def test_a_host_that_serves_is_mended_and_not_replaced(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what differs is sent, in steps of four here, so that Kea is never kept from its guests for long."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    for number in range(12):
+        site.started(number)
+    sent: list[Batch] = []
+    apply = Commands.apply
+
+    def noted(self: Commands, host: Host, batch: Batch) -> Applied:
+        sent.append(batch)
+        return apply(self, host, batch)
+
+    monkeypatch.setattr(Commands, "apply", noted)
+    monkeypatch.setattr(Commands, "resync", lambda *_: pytest.fail("the whole set was replaced"))
+    for ip in sorted(held(site))[:5]:
+        host.command("reservation-del", subnet_id=subnet.id, ip_address=ip)
+    for number in range(3):
+        foreign = {
+            "subnet-id": subnet.id,
+            "hw-address": f"02:ff:00:00:00:0{number}",
+            "ip-address": f"192.0.2.20{number}",
+        }
+        host.command("reservation-add", reservation=foreign)
+    site.until(lambda: on_host(host, subnet.id) == held(site), "the host has what is promised")
+    site.until(lambda: not replication.lagging(site.ctx), "it is known to have it")
+    assert all(len(each.set) + len(each.unset) <= 4 for each in sent)
+    assert sum(len(each.set) for each in sent) == 5

@@ -8,6 +8,8 @@ from netaddr import IPAddress
 
 from leasehold.domain.addresses import Mac
 
+_BEING_MENDED = "being mended"
+
 EMPTY_DIGEST = "0" * 16
 """The digest of no reservations at all."""
 
@@ -17,7 +19,8 @@ Entry = tuple[Mac, IPAddress, str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What happened to a subnet's reservations from revision `base` to `revision`, the last word on each MAC."""
+    """What happened to a subnet's reservations from revision `base` to `revision`, the last word on each MAC. With
+    `from_epoch` it leads from there, of that epoch, to this epoch and revision, whichever they are."""
 
     subnet: int
     epoch: str
@@ -25,15 +28,17 @@ class Batch:
     revision: int
     set: tuple[Entry, ...]
     unset: tuple[Mac, ...]
+    from_epoch: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resync:
-    """All reservations of a subnet at one revision, in place of whatever the server has."""
+    """All reservations of a subnet at one revision, in place of whatever the server has; `digest` is theirs."""
 
     subnet: int
     epoch: str
     revision: int
+    digest: str
     reservations: tuple[Entry, ...]
 
 
@@ -63,6 +68,37 @@ class HookStatus:
     managed: frozenset[int]
     last_sequence: int = 0
     reporting: bool = False
+
+
+def mending(resync: Resync, state: SubnetState, present: Iterable[Entry], size: int) -> list[Batch]:
+    """The steps that lead a server from the set that is `present`, in force as `state`, to that of `resync`: up to
+    `size` reservations in each, what goes before what comes. What is in both is not touched, and goes on being served.
+    Between the steps an epoch is in force that nobody takes for a history of ours."""
+    wanted = {mac: (address, hostname or "") for mac, address, hostname in resync.reservations}
+    has = {mac: (address, hostname or "") for mac, address, hostname in present}
+    gone = [mac for mac in has if mac not in wanted]
+    coming = [each for each in resync.reservations if has.get(each[0]) != wanted[each[0]]]
+    parts: list[tuple[tuple[Entry, ...], tuple[Mac, ...]]] = [(tuple(coming), tuple(gone))]
+    if len(coming) + len(gone) > size:
+        # Two that change places must not meet in different steps.
+        gone += [mac for mac, _, _ in coming if mac in has]
+        parts = [((), tuple(gone[at : at + size])) for at in range(0, len(gone), size)]
+        parts += [(tuple(coming[at : at + size]), ()) for at in range(0, len(coming), size)]
+    steps: list[Batch] = []
+    epoch, base = state.epoch, state.revision
+    for number, (comes, goes) in enumerate(parts, start=1):
+        step = Batch(
+            subnet=resync.subnet,
+            epoch=resync.epoch if number == len(parts) else f"{resync.epoch} {_BEING_MENDED}",
+            base=base,
+            revision=resync.revision,
+            set=comes,
+            unset=goes,
+            from_epoch=epoch,
+        )
+        steps.append(step)
+        epoch, base = step.epoch, step.revision
+    return steps
 
 
 def toggle(digest: str, mac: Mac, address: IPAddress, hostname: str | None = None) -> str:

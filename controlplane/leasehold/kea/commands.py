@@ -136,8 +136,26 @@ class Commands:
                 "revision": batch.revision,
                 "set": _reservations(batch.set),
                 "unset": list(map(str, batch.unset)),
-            },
+            }
+            | ({"from-epoch": batch.from_epoch} if batch.from_epoch else {}),
         )
+
+    def reservations(self, host: Host, subnet_id: int, limit: int, after: object = None) -> tuple[list[Entry], object]:
+        """Up to `limit` reservations of the subnet that the host has, and where the next ones begin; None after the
+        last."""
+        command = "reservation-get-page"
+        asked = {"subnet-id": subnet_id, "limit": limit}
+        answer = self._transport.command(host, command, asked | (after if isinstance(after, dict) else {}))
+        if answer.result is Result.EMPTY:
+            return [], None
+        try:
+            found: list[Entry] = [
+                (Mac.parse(each["hw-address"]), IPAddress(each["ip-address"]), each["hostname"] or None)
+                for each in answer.arguments["hosts"]
+            ]
+            return found, answer.arguments.get("next") if len(found) == limit else None
+        except (KeyError, TypeError, ValueError, AddrFormatError, LeaseholdError) as error:
+            raise _misunderstood(host, command, answer.arguments) from error
 
     def resync(self, host: Host, resync: Resync, page_size: int) -> Applied:
         """Replaces a subnet's reservations, in pages of `page_size`; in force at once with the last. Not accepted,

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from leasehold.domain.replication import Batch, Resync
+from leasehold.domain.replication import EMPTY_DIGEST, Batch, Entry, Resync, SubnetState, mending
 from leasehold.domain.values import Host
 from leasehold.errors import HostNotFound, HostUnreachable, KeaRefused
 from leasehold.kea.commands import Applied, Commands
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 _FIRST_BACKOFF_S = 0.2
 _MOST_BACKOFF_S = 5
 _IDLE_S = 60
+_REST_PER_WORK = 3
+_MOST_REST_S = 1.0
 
 
 class Push:
@@ -156,15 +158,13 @@ class _Sender:
             host = self._known_host()
             if isinstance(step, Resync):
                 self._send_all(host, step)
-            elif self._send_batch(host, step) and step.revision - step.base < self._ctx.settings.push_batch:
+            elif self._send_batch(host, step) and step.revision - step.base < replication.log_step(self._ctx):
                 return  # that was all; what came since has rung the bell
 
     def _send_batch(self, host: Host, batch: Batch) -> bool:
         """Whether the host took it."""
         try:
-            applied = _counted(
-                host, "batch", len(batch.set) + len(batch.unset), lambda: self._commands.apply(host, batch)
-            )
+            applied = self._apply(host, "batch", batch)
         except KeaRefused as error:
             # What the hook has does not fit the log: reservations that others added or removed there, for one.
             log.warning("Host %s gets all reservations of subnet %d: %s", host.id, batch.subnet, error)
@@ -180,11 +180,18 @@ class _Sender:
         return applied.accepted
 
     def _send_all(self, host: Host, resync: Resync) -> None:
-        page = self._ctx.settings.push_batch
-        applied = _counted(host, "resync", len(resync.reservations), lambda: self._commands.resync(host, resync, page))
-        if not applied.accepted:
+        status = self._commands.status(host)
+        state = next((each for each in status.subnets if each.subnet == resync.subnet), None)
+        step = replication.log_step(self._ctx)
+        state = state or SubnetState(subnet=resync.subnet, epoch="", revision=0, count=0, digest=EMPTY_DIGEST)
+        serves = any(each.count and each.subnet in status.managed for each in status.subnets)
+        if serves and state.count + len(resync.reservations) > step:
+            is_done = self._mend(host, resync, state, step)
+        else:
+            is_done = self._replace(host, resync)
+        if not is_done:
             raise KeaRefused(
-                f"Host {host.id} dropped the resync of subnet {resync.subnet} between its pages.",
+                f"Host {host.id} did not take all reservations of subnet {resync.subnet}: another change came between.",
                 host=host.id,
                 command="leasehold-apply",
                 result=4,
@@ -192,6 +199,55 @@ class _Sender:
             )
         self._at.pop(resync.subnet, None)
         replication.confirm(self._ctx, host.id, resync.subnet, resync.epoch, resync.revision)
+
+    def _replace(self, host: Host, resync: Resync) -> bool:
+        """The whole set at once, in pages: the fastest way for a host that serves nothing yet, and for few."""
+        page = self._ctx.settings.push_batch
+        return _counted(
+            host, "resync", len(resync.reservations), lambda: self._commands.resync(host, resync, page)
+        ).accepted
+
+    def _mend(self, host: Host, resync: Resync, state: SubnetState, step: int) -> bool:
+        """What differs only, in small steps, while the host serves."""
+        # The same set of another history need not be compared.
+        present = resync.reservations if state.digest == resync.digest else self._read(host, resync.subnet, step)
+        # Somebody may have changed reservations on the host meanwhile: then it gets everything at once.
+        try:
+            for batch in mending(resync, state, present, step):
+                if self.loop.stopping:
+                    return False
+                applied = self._apply(host, "resync", batch)
+                if not applied.accepted:
+                    return self._replace(host, resync)
+        except KeaRefused as error:
+            log.warning("Host %s cannot be mended step by step: %s", host.id, error)
+            return self._replace(host, resync)
+        return applied.state.digest == resync.digest or self._replace(host, resync)
+
+    def _read(self, host: Host, subnet_id: int, step: int) -> list[Entry]:
+        """All reservations that the host has of a subnet."""
+        present: list[Entry] = []
+        after: object = None
+        while not self.loop.stopping:
+            began = time.monotonic()
+            page, after = self._commands.reservations(host, subnet_id, step, after)
+            present += page
+            if after is None:
+                break
+            self._rest(began)
+        return present
+
+    def _apply(self, host: Host, kind: str, batch: Batch) -> Applied:
+        size = len(batch.set) + len(batch.unset)
+        began = time.monotonic()
+        applied = _counted(host, kind, size, lambda: self._commands.apply(host, batch))
+        if size >= replication.log_step(self._ctx):
+            self._rest(began)
+        return applied
+
+    def _rest(self, began: float) -> None:
+        """Leaves the host's Kea to its guests for a multiple of the time that it was kept from them."""
+        time.sleep(min(_MOST_REST_S, (time.monotonic() - began) * _REST_PER_WORK))
 
     def _known_host(self) -> Host:
         """The host's row, read again after a while and after every failure: its URL or password may be new."""
