@@ -7,7 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import allocation, api, chain, deliveries, events, flood, kea
+from bench import allocation, api, chain, deliveries, events, flood, instructions, kea
 from bench.figures import Figure
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -17,6 +17,7 @@ _BENCHMARKS = {
     "chain": chain.cost,
     "burst": chain.burst,
     "flood": flood.flood,
+    "instructions": instructions.instructions,
     "allocation": allocation.allocation,
     "ingestion": events.ingestion,
     "start": api.start,

@@ -131,10 +131,13 @@ class Host:
         self.configuration.write_text(json.dumps(configuration, indent=4))
         self._install_agent()
 
-    def start(self) -> None:
-        """Start kea-dhcp4 and wait until it answers commands; raises RuntimeError with its last words if it ends."""
-        self._kea = self._start("kea-dhcp4", self.configuration)
-        wait_until(self._kea_answers, _START_S, f"kea-dhcp4 on {self.id} answers commands")
+    def start(self, *, under: Sequence[str] = (), patience_s: float = _START_S) -> None:
+        """Start kea-dhcp4 and wait until it answers commands; raises RuntimeError with its last words if it ends.
+
+        `under` is a command, a profiler's, that Kea is the last arguments of.
+        """
+        self._kea = self._start("kea-dhcp4", self.configuration, under)
+        wait_until(self._kea_answers, patience_s, f"kea-dhcp4 on {self.id} answers commands")
 
     def start_agent(self) -> None:
         """Start the Control Agent and wait until it listens."""
@@ -271,7 +274,7 @@ class Host:
         _write_secret(self.directory / client["password-file"], self.password)
         (self.directory / "kea-ctrl-agent.conf").write_text(json.dumps(configuration, indent=4))
 
-    def _start(self, program: str, configuration: Path) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, configuration: Path, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         # Names of Kea's own: getenv in daemon.cc, interprocess_sync_file.cc and memfile_lease_mgr.cc of Kea 2.2.0.
         environment = os.environ | {
             "KEA_PIDFILE_DIR": str(self.directory),
@@ -281,7 +284,7 @@ class Host:
         # A killed Kea leaves its pid file, and would refuse to start if another process had got that id meanwhile.
         for left in self.directory.glob(f"*.{program}.pid"):
             left.unlink()
-        command: list[str | Path] = [self._programs.path(program), "-c", configuration]
+        command: list[str | Path] = [*under, self._programs.path(program), "-c", configuration]
         return self.namespace.start(command, self.directory / f"{program}.log", environment, self.directory)
 
     def _kea_answers(self) -> bool:
