@@ -2,16 +2,23 @@
 
 from collections.abc import Iterable
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 from netaddr import IPAddress
+from sqlalchemy import update
 
 from events.test_ingest import BOOT, NEXT_BOOT, loss
 from events.test_leases import LEASE_S, MAC, OTHER, Site
 from leasehold.domain.addresses import Mac
 from leasehold.domain.lease_events import LEASE_TYPES, LeaseFound
-from leasehold.service import events, ingest, read_backs
+from leasehold.domain.replication import HookStatus
+from leasehold.errors import KeaRefused
+from leasehold.kea.commands import Commands
+from leasehold.service import events, hosts, ingest, read_backs
 from leasehold.service.context import Context
+from leasehold.store.tables import hosts as hosts_table
+from leasehold.worker.read_back import ReadBack
 from service.conftest import Clock
 
 
@@ -172,3 +179,20 @@ def _fulfil(server: Server) -> None:
     assert before is not None
     read_backs.conclude(server.ctx, before, [server.on_file("192.0.2.7")])
     assert read_backs.wanted(server.ctx) == []
+
+
+def test_the_host_says_why_its_leases_cannot_be_read_back(server: Server) -> None:
+    server.report("assigned", "192.0.2.7")
+    with server.ctx.db.write() as connection:
+        connection.execute(update(hosts_table).values(health="up"))
+    loop = ReadBack(server.ctx, create_autospec(Commands, instance=True), lambda: {"host-a": server.ctx})
+    commands: Any = loop._commands
+    commands.status.return_value = HookStatus(host="host-a", boot=BOOT, subnets=(), managed=frozenset())
+    commands.leases.side_effect = KeaRefused("no", host="host-a", command="lease4-get-page", result=2, text="no")
+    loop._turn()
+    assert "libdhcp_lease_cmds.so" in str(hosts.show(server.ctx, "host-a").detail)
+    commands.leases.side_effect = None
+    commands.leases.return_value = iter([[server.on_file("192.0.2.7")]])
+    loop._not_before.clear()
+    loop._turn()
+    assert hosts.show(server.ctx, "host-a").detail is None

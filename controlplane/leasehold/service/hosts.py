@@ -13,7 +13,7 @@ from leasehold.errors import AddressTaken, HostNotFound, InUse
 from leasehold.service import replication, subnets
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow, Violation
-from leasehold.store.tables import host_networks, hosts, servers
+from leasehold.store.tables import host_networks, hosts, read_backs, servers
 
 FAILURE_COUNTS_MS = 1000
 """A host that was asked in vain less than so many milliseconds ago need not be waited for."""
@@ -243,10 +243,17 @@ def _views(ctx: Context, connection: Connection, host_ids: list[str]) -> list[Ho
         serving.setdefault(row.host_id, []).append(HostServer(network=row.network_id, state=row.state))
     held_up = replication.held_up(connection, host_ids=host_ids)
     rows = {row.id: row for row in connection.execute(select(hosts).where(hosts.c.id.in_(host_ids)))}
+    unread = {
+        row.host_id: f"Its leases could not be read back yet ({row.reason}): {row.detail}"
+        for row in connection.execute(
+            select(read_backs).where(read_backs.c.host_id.in_(host_ids), read_backs.c.detail.is_not(None))
+        )
+    }
     views = []
     for host in _hosts(connection, hosts.c.id.in_(host_ids)):
         row, own = rows[host.id], serving.get(host.id, [])
         state, detail = _state(row, own)
+        detail = detail or unread.get(host.id)
         until_ms = held_back_until_ms(ctx, row)
         views.append(
             HostView(

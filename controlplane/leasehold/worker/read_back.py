@@ -21,6 +21,11 @@ _PATIENCE_S = 20.0
 _RETRY_S = 15.0
 _ASK_S = 0.2
 _MOST_BEHIND = 5_000
+# Source: Kea 2.2 ARM, "Control Channel": 2 is the result for a command that no library brought.
+_UNSUPPORTED = 2
+_NEEDS_LIBRARY = (
+    "its Kea does not know the command for it. Load libdhcp_lease_cmds.so there, as kea-configs/kea-dhcp4.conf does."
+)
 _LAGS = "events that its hook has in its spool come first"
 
 
@@ -52,7 +57,7 @@ class ReadBack:
         except HostUnreachable as error:
             detail = f"the host does not answer: {error.facts['reason']}"
         except KeaRefused as error:
-            detail = str(error)
+            detail = _NEEDS_LIBRARY if error.facts["result"] == _UNSUPPORTED else str(error)
             log.warning("The leases of host %s cannot be read back: %s", host_id, error)
         if detail is not None:
             self._not_before[host_id] = time.monotonic() + _RETRY_S
