@@ -262,6 +262,7 @@ def _behind() -> Select[Any]:
             subnets.c.id,
             subnets.c.cidr,
             subnets.c.revision,
+            subnets.c.digest,
             server_subnets.c.host_id,
             server_subnets.c.confirmed_revision,
             lineage.c.epoch,
