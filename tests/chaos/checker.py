@@ -264,7 +264,7 @@ class _Checker:
                     continue
                 if promises(moment.call):
                     latest = None if latest is None or moment.call.end > latest.begin else latest
-                elif moment.call.verb in ("stop", "delete") and moment.call.status in (200, 204):
+                elif moment.call.verb in ("stop", "delete", "unreserve") and moment.call.status in (200, 204):
                     latest = moment.call
         if latest is None or len(self._moments_of(heard.mac)) != 1:
             return None
@@ -280,7 +280,7 @@ class _Checker:
     def _may_be_on(self, moment: Moment, network: str) -> bool:
         return any(
             state is not None and (state.subnet is None or self._ground.subnets.get(state.subnet, network) == network)
-            for state in moment.before
+            for state in moment.before | moment.after
         )
 
     # ---- I5, servers -------------------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ What is done and what comes of it goes into the history; whether that is right i
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -16,16 +16,16 @@ import httpx
 from sqlalchemy.exc import DBAPIError
 
 from chaos.faults import Faults
+from chaos.guests import Guests
 from chaos.history import Call, Exchange, Finding, Ground, Heard, History
-from chaos.schedule import Cast, Step
+from chaos.schedule import DEVICES, Cast, Step
 from lab.capture import Capture
 from lab.control_plane import MANAGEMENT_ADDRESS, ControlPlane
-from lab.dhcp import RawClient, Type
+from lab.dhcp import Type
 from lab.fault_proxy import FaultProxy
 from lab.host import Host
 from lab.lab import Lab
 from lab.postgres import Postgres
-from lab.vm import INTERFACE, Vm
 from lab.waiting import wait_until
 from leasehold.config import Settings
 from leasehold.errors import LeaseholdError
@@ -58,12 +58,10 @@ _LEASE_S = 120
 _CLIENT_S = 60
 _LANES = 8
 _AHEAD = 2
-_ANSWER_S = 1.0
-_IMPATIENT_S = 0.3
 _OBSERVE_S = 0.4
-_PROBE_S = 0.03
 _EXAMINE_S = 1.5
 _LOOK_AGAIN_S = 0.05
+_ASK_AGAIN_S = 0.2
 
 
 class _Lane(queue.Queue[Callable[[httpx.Client], None] | None]):
@@ -78,6 +76,21 @@ class _Slot:
     mac: str | None = None
     leased: str | None = None
     server: str | None = None
+
+
+@dataclass
+class _Device:
+    """A device with a reservation of its own, now and then."""
+
+    name: str
+    subnet: int
+    number: int
+    leased: str | None = None
+
+    @property
+    def mac(self) -> str:
+        """It never changes."""
+        return f"02:dd:00:00:00:{self.number:02x}"
 
 
 class Field:
@@ -125,9 +138,11 @@ class Field:
                 )
                 self.subnets[network] = made["id"]
                 self._faults.subnets[network] = f"/v1/subnets/{made['id']}", made["ranges"]
-            self._guests: dict[str, Vm] = {
-                network: self._lab.vm(f"guests-{network}", network, "02:ee:00:00:00:01") for network in _SUBNETS
-            }
+            self._devices = [
+                _Device(f"device-{number}", self.subnets[self.networks[number % len(_SUBNETS)]], number)
+                for number in range(DEVICES)
+            ]
+            self._guests = Guests(self._lab, _SUBNETS)
             wait_until(lambda: all(len(self.running(each)) == _SERVERS for each in _SUBNETS), 60, "all servers run")
             self._captures = {network: self._lab.capture(network) for network in _SUBNETS}
             for number in range(_LANES):
@@ -136,7 +151,8 @@ class Field:
                 self._start(partial(self._work, lane, number), f"lane {number}")
             for network in _SUBNETS:
                 self._start(partial(self._observe, network), f"observer of {network}")
-                self._start(partial(self._probe, network), f"prober of {network}")
+                probe = partial(self._guests.probe, network, partial(self._macs_of, network), self._stopping)
+                self._start(probe, f"prober of {network}")
             self._start(self._watch_the_books, "doctor")
             self._start(self._faults.administrator.work, "administrator")
             for name, supervisor in self._faults.supervisors.items():
@@ -180,6 +196,8 @@ class Field:
             self._give(step.slot, partial(self._of_vnic, step, self._slots[step.slot]))
         elif step.kind == "stranger":
             self._give(step.number, lambda _: self._stranger(step))
+        elif "device" in step.options:
+            self._give(step.options["device"], partial(self._of_device, step))
         elif step.kind == "end_fault":
             assert step.ends is not None
             self._faults.end(step.ends)
@@ -250,6 +268,8 @@ class Field:
 
     def look_at_all(self) -> dict[str, dict[str, Any] | None]:
         """Every vNIC as it is, None where there is none; the answers go into the history."""
+        for device in self._devices:
+            self._look_at_device(self.api, device)
         return {
             slot.name: self._call(self.api, "get", slot.name, "GET", f"/v1/vnics/{slot.name}") for slot in self._slots
         }
@@ -257,17 +277,14 @@ class Field:
     def offers(self, network: str, mac: str, silence_s: float, at_most: int) -> dict[str, str]:
         """What a guest of the network is offered: addresses by host."""
         hosts = self.ground.servers[network]
-        with self._guest(network, mac) as client:
-            discover = client.message(Type.DISCOVER)
-            client.send(discover)
-            return {hosts[each.server or ""]: each.yiaddr for each in client.answers(discover, silence_s, at_most)}
+        told = self._guests.offers(network, mac, silence_s, at_most)
+        return {hosts[each.server or ""]: each.yiaddr for each in told}
 
     def offers_to_any(self, macs: Mapping[str, str], silence_s: float) -> list[Heard]:
         """What is offered to guests with these MACs, given with their networks, all asking at once."""
         begin = time.time_ns()
         for mac, network in macs.items():
-            with self._guest(network, mac) as client:
-                client.send(client.message(Type.DISCOVER))
+            self._guests.ask(network, mac)
         time.sleep(silence_s)
         return [
             each
@@ -277,7 +294,7 @@ class Field:
 
     def boot(self, network: str, mac: str) -> Exchange:
         """A guest that boots; recorded."""
-        exchange = self._exchange(network, mac, "boot", None, patient=True)
+        exchange = self._guests.boot(network, mac, patient=True)
         self.history.add(exchange)
         return exchange
 
@@ -311,12 +328,12 @@ class Field:
                 answer = call("POST", f"{path}/start", body)
                 if answer is not None and "boot" in options:
                     slot.mac, slot.leased = answer["mac"], None
-                    self._boot(step.network, slot, "boot", patient=True)
+                    self._boot(step.network, slot, patient=True)
             case "patch":
                 answer = call("PATCH", f"{path}?wait={options['wait']}", {"mac": options["mac"]})
                 if answer is not None and options["boot"]:
                     slot.mac, slot.leased = answer["mac"], None
-                    self._boot(step.network, slot, "boot", patient=answer.get("ip") is not None)
+                    self._boot(step.network, slot, patient=answer.get("ip") is not None)
             case "stop":
                 answer = call("POST", f"{path}/stop")
             case "delete":
@@ -333,29 +350,79 @@ class Field:
             slot.mac = answer["mac"]
             self._macs[step.network][answer["mac"]] = None
 
+    def _of_device(self, step: Step, api: httpx.Client) -> None:
+        """A device that is no vNIC gets a reservation, or gives it back."""
+        assert step.network is not None
+        device = self._devices[step.options["device"]]
+        if step.kind == "reserve":
+            body = {"mac": device.mac}
+            answer = self._ask(
+                api, step.kind, device.name, "POST", self._reservations(device), body, {"subnet": device.subnet}
+            )
+            self._macs[step.network][device.mac] = None
+        elif device.leased is not None:
+            answer = self._ask(api, step.kind, device.name, "DELETE", f"{self._reservations(device)}/{device.leased}")
+        else:
+            return
+        while answer is None and not self._stopping.wait(_ASK_AGAIN_S):
+            answer = self._look_at_device(api, device)
+        device.leased = answer["ip"] if answer is not None and _tells(answer) else None
+
+    def _look_at_device(self, api: httpx.Client, device: "_Device") -> dict[str, Any] | None:
+        """Its reservation, as an answer to GET would have it if there were one; None without an answer."""
+        begin = time.time_ns()
+        try:
+            response = api.get(f"{self._reservations(device)}?limit=1000")
+        except httpx.TransportError:
+            return None
+        if response.is_error:
+            return None
+        found = next((each for each in response.json()["items"] if each["mac"] == device.mac), None)
+        status, answer = (404, {}) if found is None else (200, {**found, "ip_state": "held"})
+        self.history.add(
+            Call(begin=begin, end=time.time_ns(), verb="get", subject=device.name, status=status, answer=answer)
+        )
+        return answer
+
+    def _reservations(self, device: "_Device") -> str:
+        return f"/v1/subnets/{device.subnet}/reservations"
+
     def _call(
         self, api: httpx.Client, verb: str, vnic: str, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any] | None:
-        """Makes a call and records it; the answer to one that succeeded. What became of one without an answer is asked
-        for at once, as an engine would."""
+        """Makes a call about a vNIC; what it shows of it, if it succeeded. What became of one without an answer is
+        asked for at once, as an engine would."""
+        answer = self._ask(api, verb, vnic, method, path, body)
+        while answer is None and not self._stopping.wait(_ASK_AGAIN_S):
+            answer = self._ask(api, "get", vnic, "GET", f"/v1/vnics/{vnic}")
+        return answer if answer is not None and _tells(answer) else None
+
+    def _ask(
+        self,
+        api: httpx.Client,
+        verb: str,
+        subject: str,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any] | None:
+        """Makes a call and records it; its answer, or None where that does not tell what was done."""
         begin = time.time_ns()
         status: int | None = None
-        answer: dict[str, Any] = {}
         try:
             response = api.request(method, path, json=body)
             status = response.status_code
-            answer = response.json() if response.content else {}
+            answer: dict[str, Any] = response.json() if response.content else {}
         except httpx.TransportError as error:
             answer = {"error": repr(error)}
+        asked = {**(body or {}), **(facts or {})}
         self.history.add(
-            Call(
-                begin=begin, end=time.time_ns(), verb=verb, subject=vnic, asked=body or {}, status=status, answer=answer
-            )
+            Call(begin=begin, end=time.time_ns(), verb=verb, subject=subject, asked=asked, status=status, answer=answer)
         )
         if status is None or (status >= 500 and answer.get("code") not in ("not-confirmed", "no-server")):
-            self._stopping.wait(0.2)
-            return self._call(api, "get", vnic, "GET", f"/v1/vnics/{vnic}")
-        return answer if status < 300 or "mac" in answer else None
+            return None
+        return answer
 
     # ---- guests -----------------------------------------------------------------------------------------------------
 
@@ -363,19 +430,23 @@ class Field:
         assert step.network is not None
         if slot.mac is None:
             return
-        way = step.options["way"]
-        if slot.leased is None and way != "boot":
+        way, patient = step.options["way"], step.options["patient"]
+        if way == "boot":
+            self._boot(step.network, slot, patient=patient)
+        elif slot.leased is None or slot.server is None:
             return
-        if way == "release":
-            with self._guest(step.network, slot.mac) as client:
-                client.release(slot.leased or "", slot.server or "")
+        elif way == "release":
+            self._guests.release(step.network, slot.mac, slot.leased, slot.server)
             slot.leased = None
-            return
-        self._boot(step.network, slot, way, patient=step.options["patient"])
+        else:
+            ask = self._guests.renew if way == "renew" else self._guests.reboot
+            self._learn(slot, ask(step.network, slot.mac, slot.leased, patient=patient))
 
-    def _boot(self, network: str, slot: _Slot, way: str, *, patient: bool) -> None:
+    def _boot(self, network: str, slot: _Slot, *, patient: bool) -> None:
         assert slot.mac is not None
-        exchange = self._exchange(network, slot.mac, way, slot.leased, patient=patient)
+        self._learn(slot, self._guests.boot(network, slot.mac, patient=patient))
+
+    def _learn(self, slot: _Slot, exchange: Exchange) -> None:
         self.history.add(exchange)
         if exchange.outcome == "ack":
             slot.leased, slot.server = exchange.ip, exchange.server
@@ -384,35 +455,7 @@ class Field:
 
     def _stranger(self, step: Step) -> None:
         assert step.network is not None
-        self.history.add(self._exchange(step.network, step.options["mac"], "boot", None, patient=False))
-
-    def _exchange(self, network: str, mac: str, way: str, leased: str | None, *, patient: bool) -> Exchange:
-        begin = time.time_ns()
-        asked = None if way == "boot" else leased
-        silence_s, tries = (_ANSWER_S, 3) if patient else (_IMPATIENT_S, 1)
-        answer = None
-        with self._guest(network, mac) as client:
-            for _ in range(tries):
-                if way == "boot":
-                    offer = client.discover(silence_s)
-                    answer = None if offer is None else client.select(offer, silence_s)
-                elif way == "renew":
-                    answer = client.renew(leased or "", silence_s)
-                else:
-                    answer = client.request(leased or "", silence_s=silence_s)
-                if answer is not None:
-                    break
-        outcome = {Type.ACK: "ack", Type.NAK: "nak"}[answer.type] if answer is not None else "silence"
-        return Exchange(
-            begin=begin, end=time.time_ns(), network=network, mac=mac, asked=asked, outcome=outcome,
-            ip=answer.yiaddr if answer is not None and outcome == "ack" else None,
-            server=answer.server if answer is not None else None,
-        )  # fmt: skip
-
-    @contextmanager
-    def _guest(self, network: str, mac: str) -> Iterator[RawClient]:
-        with RawClient(self._guests[network].namespace, INTERFACE, mac) as client:
-            yield client
+        self.history.add(self._guests.boot(step.network, step.options["mac"], patient=False))
 
     # ---- the parts --------------------------------------------------------------------------------------------------
 
@@ -472,6 +515,9 @@ class Field:
                     )
                 )  # fmt: skip
 
+    def _macs_of(self, network: str) -> list[str]:
+        return list(self._macs[network])
+
     def _watch_the_books(self) -> None:
         """What the doctor finds that may not be so even in passing goes into the history."""
         while not self._stopping.wait(_EXAMINE_S):
@@ -484,17 +530,6 @@ class Field:
                     self.history.add(
                         Finding(at=time.time_ns(), code=each.code, subject=each.subject, sentence=each.sentence)
                     )
-
-    def _probe(self, network: str) -> None:
-        """Asks in turn for every MAC that a vNIC ever had, so that the wire shows what each server would serve."""
-        with self._guest(network, "") as client:
-            while not self._stopping.is_set():
-                for mac in list(self._macs[network]):
-                    client.mac = mac
-                    client.send(client.message(Type.DISCOVER))
-                    if self._stopping.wait(_PROBE_S):
-                        return
-                self._stopping.wait(_PROBE_S)
 
     def _work(self, lane: _Lane, number: int) -> None:
         with self._client(number) as api:
@@ -528,3 +563,8 @@ class Field:
         self._faults.administrator.end()
         for thread in self._threads:
             thread.join(_CLIENT_S)
+
+
+def _tells(answer: Mapping[str, Any]) -> bool:
+    """Whether an answer shows what it is about: it is no problem, but for that of a start that is not confirmed yet."""
+    return "mac" in answer and answer.get("status") in (None, 503)

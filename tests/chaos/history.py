@@ -26,8 +26,9 @@ class Ground:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call of the API. `verb` is put, patch, start, stop, delete or get, of a vNIC; or servers, the listing of a
-    network's servers. `status` is None when no answer came: it was carried out, or it was not, by `end`."""
+    """One call of the API. `verb` is put, patch, move, start, stop, delete or get, of a vNIC; reserve, unreserve or
+    get, of a device; or servers, the listing of a network's servers. `status` is None when no answer came: it was
+    carried out, or it was not, by `end`."""
 
     begin: int
     end: int

@@ -1,4 +1,5 @@
-"""What each vNIC can be, after every call that was made about it: a model of one register for each vNIC.
+"""What each vNIC can be, after every call that was made about it: a model of one register for each vNIC. A device with
+a reservation of its own is one that is there while it has it.
 
 Calls about one vNIC do not overlap. A call without an answer leaves two possibilities, and later answers decide between
 them; an answer that fits none of them means that an acknowledged write was lost, or done twice.
@@ -28,6 +29,7 @@ Possible = frozenset[State | None]
 """What a vNIC may be; None: it does not exist."""
 
 ABSENT: Possible = frozenset([None])
+_MISSING = ("vnic-not-found", "reservation-not-found")
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ def lives(calls: Iterable[Call]) -> dict[str, list[Moment]]:
 
 def promises(call: Call) -> bool:
     """Whether the call may have promised an address, or had one promised later."""
-    return call.verb in ("start", "patch") and (_is_unknown(call) or call.status == 200 or _is_unconfirmed(call))
+    return call.verb in ("start", "patch", "reserve") and (
+        _is_unknown(call) or call.status in (200, 201) or _is_unconfirmed(call)
+    )
 
 
 def lets_go(call: Call) -> bool:
     """Whether the call may have withdrawn a promise."""
-    return call.verb in ("stop", "delete", "patch", "put", "move") and (
+    return call.verb in ("stop", "delete", "patch", "put", "move", "unreserve") and (
         _is_unknown(call) or call.status in (200, 204) or _is_unconfirmed(call)
     )
 
@@ -117,10 +121,10 @@ def _after(call: Call, state: State | None) -> Iterator[State | None]:
         yield from _effects(call, state)
     elif call.status == 404:
         # What is missing may be another thing than the vNIC.
-        if state is None or call.answer.get("code", "vnic-not-found") != "vnic-not-found":
+        if state is None or call.answer.get("code", _MISSING[0]) not in _MISSING:
             yield state
     elif call.status is not None and call.status >= 400 and not _is_unconfirmed(call):
-        if state is not None or call.verb == "put":
+        if state is not None or call.verb in ("put", "reserve"):
             yield state
     else:
         for each in _effects(call, state):
@@ -129,6 +133,9 @@ def _after(call: Call, state: State | None) -> Iterator[State | None]:
 
 def _effects(call: Call, state: State | None) -> Iterator[State | None]:
     asked = call.asked
+    if call.verb == "reserve":
+        yield state or State(mac=asked["mac"], subnet=asked["subnet"], held=asked.get("ip") or UNKNOWN)
+        return
     if call.verb == "put":
         if state is None:
             yield State(mac=asked.get("mac") or UNKNOWN, subnet=asked.get("subnet"))
@@ -148,7 +155,7 @@ def _effects(call: Call, state: State | None) -> Iterator[State | None]:
                 yield replace(state, mac=UNKNOWN)
         case "stop":
             yield replace(state, held=None, pending=False)
-        case "delete":
+        case "delete" | "unreserve":
             yield None
         case "patch":
             mac = asked["mac"] or UNKNOWN if "mac" in asked else state.mac
@@ -166,7 +173,7 @@ def _seen(call: Call, before: State | None, after: State | None) -> Iterator[Sta
     if after is None:
         yield None
         return
-    if call.verb == "put" and (call.status == 201) != (before is None):
+    if call.verb in ("put", "reserve") and (call.status == 201) != (before is None):
         return
     shown = _shown(call)
     if shown.get("held", UNKNOWN) is None and (after.pending or call.verb == "start"):
@@ -186,10 +193,11 @@ def _seen(call: Call, before: State | None, after: State | None) -> Iterator[Sta
 def _shown(call: Call) -> dict[str, Any]:
     """What an answer shows of the vNIC."""
     answer = call.answer
-    if "vnic" not in answer and call.verb in ("start", "patch"):
-        # The short form: a problem's facts.
+    inner = answer.get("vnic")
+    vnic: Mapping[str, Any] = inner if isinstance(inner, Mapping) else answer
+    if vnic is answer and call.verb in ("start", "patch", "reserve"):
+        # A reservation, or a problem's facts.
         return {"held": answer["ip"]} | ({"mac": answer["mac"]} if "mac" in answer else {})
-    vnic: Mapping[str, Any] = answer.get("vnic", answer)
     shown = {"mac": vnic["mac"]} if "mac" in vnic else {}
     if "ip_state" in vnic:
         shown |= {"held": vnic["ip"] if vnic["ip_state"] == "held" else None}
@@ -198,7 +206,7 @@ def _shown(call: Call) -> dict[str, Any]:
 
 def _as_answered(call: Call) -> Possible:
     """Where the model was wrong: the answer's word, so that one violation is not told over and over."""
-    if call.verb == "delete" or call.status == 404:
+    if call.verb in ("delete", "unreserve") or call.status == 404:
         return ABSENT
     shown = {"mac": UNKNOWN, "held": UNKNOWN} | _shown(call) if call.status in (200, 201) else {}
     return frozenset([State(mac=shown.get("mac", UNKNOWN), subnet=None, held=shown.get("held", UNKNOWN))])

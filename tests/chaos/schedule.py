@@ -17,6 +17,8 @@ _MOST_FAULTS = 3
 _LONGEST = 60
 _LONGEST_OF_ALL = 12
 _STRANGERS = 0.03
+_DEVICES = 0.06
+DEVICES = 6
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class _Writer:
         self._cast = cast
         self._kinds = {name: kind for name, kind in _FAULTS.items() if name not in cast.without}
         self._intended = [STOPPED] * len(cast.slots)
+        self._reserved: set[int] = set()
         self._taken: dict[tuple[str | None, str], int] = {}
         self._ending: dict[int, Step] = {}
         """Faults that last, by the number of the step before which they end."""
@@ -118,6 +121,12 @@ class _Writer:
             elif self._dice.random() < _STRANGERS:
                 mac = f"02:ff:00:00:00:{self._dice.randrange(256):02x}"
                 yield Step(number, "stranger", network=self._dice.choice(self._cast.networks), options={"mac": mac})
+            elif self._dice.random() < _DEVICES:
+                device = self._dice.randrange(DEVICES)
+                self._reserved ^= {device}
+                kind = "reserve" if device in self._reserved else "unreserve"
+                network = self._cast.networks[device % len(self._cast.networks)]
+                yield Step(number, kind, network=network, options={"device": device})
             else:
                 yield self._of_vnic(number, self._dice.randrange(len(self._cast.slots)))
 

@@ -257,7 +257,7 @@ def test_i5_what_was_seen_once_is_no_longer_open() -> None:
 
 
 def test_i5_an_unconfirmed_start_is_a_promise() -> None:
-    late = call(2, "start", "v1", 503, answer={"code": "not-confirmed", "ip": IP, "mac": MAC_1})
+    late = call(2, "start", "v1", 503, answer={"code": "not-confirmed", "ip": IP, "mac": MAC_1, "vnic": "v1"})
     assert found(put(1, "v1", MAC_1), late, start(3, "v1", MAC_1, OTHER_IP)) == ["I5"]
 
 
@@ -316,3 +316,13 @@ def test_a_start_without_ipam_lets_nothing_go() -> None:
         "servers": [],
     }
     assert found(put(1, "v1", MAC_1), start(2, "v1", MAC_1, IP), call(3, "start", "v1", 200, answer=off)) == []
+
+
+def test_a_devices_address_is_a_promise_too() -> None:
+    reserved = call(1, "reserve", "d1", 201, asked={"mac": MAC_1, "subnet": BLUE}, answer={"mac": MAC_1, "ip": IP})
+    gone = call(3, "unreserve", "d1", 204)
+    after = (put(4, "v2", MAC_2), start(5, "v2", MAC_2, IP))
+    assert found(reserved, heard(2, MAC_1, IP), gone, *after) == []
+    assert "I1" in found(reserved, *after)
+    assert "I1" in found(reserved, gone, *after, heard(6, MAC_1, IP))
+    assert found(reserved, call(2, "get", "d1", 404, answer={"code": "reservation-not-found"})) == ["I5"]

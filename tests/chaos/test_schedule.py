@@ -23,7 +23,20 @@ def test_many_steps_have_every_kind_of_fault_and_no_fault_meets_itself() -> None
     steps = schedule(1, 3000, CAST)
     counted = Counter(step.kind for step in steps)
     for kind in (
-        *("put", "start", "stop", "delete", "move", "guest", "stranger", "kill_kea", "restart_kea", "lose_journal"),
+        *(
+            "put",
+            "start",
+            "stop",
+            "delete",
+            "move",
+            "guest",
+            "stranger",
+            "reserve",
+            "unreserve",
+            "kill_kea",
+            "restart_kea",
+            "lose_journal",
+        ),
         *("kill_agent", "take_host_down", "cut_management", "cut_network", "disturb", "disturb_reports"),
         *(
             "kill_control",
