@@ -274,6 +274,16 @@ class Field:
             slot.name: self._call(self.api, "get", slot.name, "GET", f"/v1/vnics/{slot.name}") for slot in self._slots
         }
 
+    def start_again(self) -> None:
+        """What an engine does about vNICs that were started while there was no IPAM: it starts them again, or stops
+        them where no address is left."""
+        for name, vnic in self.look_at_all().items():
+            if vnic is not None and vnic["running"] and vnic["ip_state"] != "held":
+                path = f"/v1/vnics/{name}"
+                started = self._call(self.api, "start", name, "POST", f"{path}/start", {"wait": "none"})
+                if started is None or started.get("ip") is None:
+                    self._call(self.api, "stop", name, "POST", f"{path}/stop")
+
     def offers(self, network: str, mac: str, silence_s: float, at_most: int) -> dict[str, str]:
         """What a guest of the network is offered: addresses by host."""
         hosts = self.ground.servers[network]

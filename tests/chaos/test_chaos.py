@@ -80,6 +80,7 @@ def run(lab: Lab, field: Field, seed: int, count: int) -> None:
         field.heal()
         field.settle()
         print(f"{time.monotonic() - began:7.2f} quiet")
+        field.start_again()
         wrong += converge(field)
         wrong += guests_are_served(field)
         wrong += servers_stay(field)
