@@ -8,15 +8,16 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 from sqlalchemy import insert, update
 
-from leasehold.domain.addresses import Mac
+from leasehold.domain.addresses import AddressRange, Mac
 from leasehold.domain.values import Subnet, SubnetSpec, VnicSpec
 from leasehold.errors import AddressTaken, InUse, MacReserved, ReservationNotFound, SubnetExhausted
 from leasehold.service import devices, events, hosts, networks, reservations, subnets, vnics
 from leasehold.service.context import Context
-from leasehold.store.tables import server_subnets
+from leasehold.store.tables import leases, server_subnets
 from service.conftest import Clock
 
 DEVICE = Mac.parse("02:00:00:00:00:77")
+SPAN = AddressRange(IPAddress("192.0.2.2"), IPAddress("192.0.2.3"))
 
 
 def a_subnet(ctx: Context, cidr: str = "192.0.2.0/24", **fields: Any) -> Subnet:
@@ -99,6 +100,31 @@ def test_an_address_that_every_server_let_go_is_free_after_its_cool_down_at_the_
     vnics.stop(ctx, "a")
     with pytest.raises(SubnetExhausted) as refusal:
         start(ctx, "b")
+    assert refusal.value.facts["next_free_at"] == (clock.now + timedelta(seconds=60)).isoformat(timespec="milliseconds")
+
+
+def test_an_address_that_a_guest_found_in_use_is_not_free_before_its_probation_is_over(
+    ctx: Context, clock: Clock
+) -> None:
+    subnet = a_subnet(ctx, "192.0.2.0/29", gateway=IPAddress("192.0.2.1"), ranges=(SPAN,))
+    for name in ("a", "b", "c"):
+        a_vnic(ctx, name, subnet)
+    assert (start(ctx, "a"), start(ctx, "b")) == ("192.0.2.2", "192.0.2.3")
+    vnics.stop(ctx, "a")
+    reservations.sweep(ctx)
+    clock.advance(10)
+    vnics.stop(ctx, "b")
+    reservations.sweep(ctx)
+    now_ms = ctx.now_ms()
+    with ctx.db.write() as connection:
+        connection.execute(
+            insert(leases).values(
+                subnet_id=subnet.id, offset=2, host_id="one", mac=2, state="declined", since_ms=now_ms,
+                told_ms=now_ms, expires_ms=now_ms + 300_000, sequence=1, diverged=False,
+            )
+        )  # fmt: skip
+    with pytest.raises(SubnetExhausted) as refusal:
+        start(ctx, "c")
     assert refusal.value.facts["next_free_at"] == (clock.now + timedelta(seconds=60)).isoformat(timespec="milliseconds")
 
 

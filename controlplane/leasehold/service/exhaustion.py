@@ -11,7 +11,7 @@ from leasehold.service import events, subnets
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow
 from leasehold.store.prepared import prepared
-from leasehold.store.tables import addresses, server_subnets, spaces
+from leasehold.store.tables import addresses, leases, server_subnets, spaces
 
 
 def warn(ctx: Context, connection: Connection, subnet: AnyRow, *, by: int) -> None:
@@ -84,18 +84,32 @@ def too_small(subnet: AnyRow, *, wanted: int, size: int) -> SubnetExhausted:
 def _next_free_ms(ctx: Context, connection: Connection, subnet: AnyRow, owed: ColumnElement[bool]) -> int | None:
     """When the first address that the subnet hands out is free again, as far as that is known: one that cools, or one
     that every server has confirmed and so is about to. None while all that are not held wait for servers."""
+    declined = (
+        select(func.max(leases.c.expires_ms))
+        .where(
+            leases.c.subnet_id == addresses.c.subnet_id,
+            leases.c.offset == addresses.c.offset,
+            leases.c.state == "declined",
+        )
+        .scalar_subquery()
+    )
     rows = connection.execute(
-        select(addresses.c.offset, addresses.c.free_at_ms)
+        select(addresses.c.offset, addresses.c.free_at_ms, declined)
         .where(addresses.c.subnet_id == subnet.id, addresses.c.state != "held")
         .where(or_(addresses.c.state == "cooling", ~owed))
         .order_by(addresses.c.free_at_ms.is_(None), addresses.c.free_at_ms)
     )
     ranges = subnets.handed_out(connection, subnet)
-    for offset, free_at_ms in rows:
+    cooled_ms = ctx.now_ms() + round(ctx.settings.cool_down_s * 1000)
+    earliest: int | None = None
+    for offset, free_at_ms, declined_until_ms in rows:
+        free_ms = cooled_ms if free_at_ms is None else int(free_at_ms)
+        if earliest is not None and free_ms >= earliest:
+            break
         if within(ranges, offset):
-            cooled_ms = ctx.now_ms() + round(ctx.settings.cool_down_s * 1000)
-            return cooled_ms if free_at_ms is None else int(free_at_ms)
-    return None
+            free_ms = max(free_ms, declined_until_ms or 0)
+            earliest = free_ms if earliest is None else min(earliest, free_ms)
+    return earliest
 
 
 @prepared
