@@ -25,7 +25,7 @@ class Served:
 
     def __init__(self, lab: Lab, host: Host) -> None:
         self.host = host
-        self._lab = lab
+        self.lab = lab
         self._guests = {network: lab.vm(f"guest-{network}", network, "02:00:00:00:00:00") for network in ADDRESSES}
         self._numbers = itertools.count(1)
         self._revisions: dict[int, int] = {}
