@@ -1,5 +1,6 @@
 """`Idempotency-Key`: a request that is sent again is answered again, and done once."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import Connection
 from werkzeug.test import TestResponse
 
 from lab.postgres import Postgres
@@ -15,6 +17,7 @@ from leasehold.config import Settings
 from leasehold.domain.addresses import Mac, MacRange
 from leasehold.service import mac_pools, repeats, tokens
 from leasehold.service.context import Context, open_context, utc_now
+from leasehold.store.database import at_end
 from leasehold.web import create_app
 from web.conftest import Api, Clients
 
@@ -119,6 +122,24 @@ def test_a_crash_before_the_end_leaves_neither_change_nor_answer(ctx: Context) -
     answer = repeats.KeptAnswer(status=200, headers={}, content="again")
     assert repeats.once(ctx, "t", "k", b"d", lambda _: answer) == (answer, False)
     assert len(mac_pools.list_pools(ctx)) == 1
+
+
+def test_what_a_part_undoes_is_not_finished_at_the_end(ctx: Context) -> None:
+    done: list[str] = []
+
+    def finish(_: Connection, items: list[Any]) -> None:
+        done.extend(items)
+
+    with ctx.db.write() as connection:
+        inside = ctx.db.joined(connection)
+        with inside.write() as part:
+            at_end(part, finish, "kept")
+        with inside.write(dry_run=True) as part:
+            at_end(part, finish, "tried")
+        with contextlib.suppress(ValueError), inside.write() as part:
+            at_end(part, finish, "failed")
+            raise ValueError
+    assert done == ["kept"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import (
     Connection,
     Engine,
+    NestedTransaction,
     PrimaryKeyConstraint,
     Row,
     UniqueConstraint,
@@ -168,10 +169,30 @@ class JoinedDatabase(Database):
     @contextmanager
     def write(self, *, dry_run: bool = False, durable: bool = True) -> Iterator[Connection]:
         """See Database; undone by itself when it raises or is a dry run."""
-        with told_as_ours(), self._connection.begin_nested() as part:
+        with told_as_ours(), part_of(self._connection) as part:
             yield self._connection
             if dry_run:
                 part.rollback()
+
+
+@contextmanager
+def part_of(connection: Connection) -> Iterator[NestedTransaction]:
+    """A part of a transaction that is undone by itself when it raises or is rolled back, with what it put off to the
+    end."""
+    last = connection.get_execution_options()[_LAST]
+    before = {finish: list(items) for finish, items in last.items()}
+    savepoint = connection.begin_nested()
+    try:
+        with savepoint:
+            yield savepoint
+            kept = savepoint.is_active
+    except BaseException:
+        kept = False
+        raise
+    finally:
+        if not kept:
+            last.clear()
+            last.update(before)
 
 
 def at_end(connection: Connection, finish: Finish, item: object) -> None:

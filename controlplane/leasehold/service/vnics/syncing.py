@@ -13,7 +13,7 @@ from leasehold.errors import Conflict, FieldInvalid, Unavailable
 from leasehold.service import macs
 from leasehold.service.context import Context
 from leasehold.service.vnics import changing, importing, rows, starting
-from leasehold.store.database import AnyRow
+from leasehold.store.database import AnyRow, part_of
 from leasehold.store.sets import among
 from leasehold.store.tables import vnics
 
@@ -180,7 +180,7 @@ def _run(
             yield Synced(stopped=(row.id,))
         elif each.running and (not row.running or row.id in unserved) and not starting.is_settling(connection, row):
             try:
-                with connection.begin_nested():
+                with part_of(connection):
                     starting.start_in(ctx, connection, rows.require(connection, row.id))
                 yield Synced(started=(row.id,))
             except (Conflict, Unavailable) as error:
