@@ -16,7 +16,7 @@ from cli.conftest import Run
 from events.receiver import Receiver, unused_port
 from lab import wait_until
 from leasehold.domain.values import WebhookSpec
-from leasehold.service import deliveries, events, tokens, webhooks
+from leasehold.service import delivery_log, events, tokens, webhooks
 from leasehold.service.context import Context
 from leasehold.worker import Worker
 
@@ -121,7 +121,7 @@ def test_deliveries_attempts_and_replays(run: Run, ctx: Context) -> None:
     tell(ctx, "lease.assigned")
     worker = Worker(ctx)
     worker.start()
-    wait_until(lambda: deliveries.list_attempts(ctx, made.id, limit=1), PATIENCE_S, "it was tried")
+    wait_until(lambda: delivery_log.list_attempts(ctx, made.id, limit=1), PATIENCE_S, "it was tried")
     worker.stop()
     (delivery,) = json.loads(run("webhook", "deliveries", made.id, "--state", "waiting", "--json").stdout)
     assert delivery["attempts"] >= 1

@@ -12,7 +12,7 @@ from events.receiver import TAKEN, Answer, Event, Receiver
 from lab import wait_until
 from leasehold.config import Settings
 from leasehold.domain.values import Webhook, WebhookSpec
-from leasehold.service import deliveries, events, webhooks
+from leasehold.service import delivery_log, events, webhooks
 from leasehold.service.context import Context, open_context
 from leasehold.worker import Worker
 
@@ -60,7 +60,7 @@ class Post:
 
     def states(self, webhook: Webhook) -> list[str]:
         """Of the webhook's deliveries, the oldest event first."""
-        return [each.state for each in reversed(deliveries.list_deliveries(self.ctx, webhook.id, limit=1000))]
+        return [each.state for each in reversed(delivery_log.list_deliveries(self.ctx, webhook.id, limit=1000))]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from leasehold.config import Settings
 from leasehold.domain.values import Batch, Webhook, WebhookSpec
 from leasehold.outbound.endpoint import NoAnswer, Response
-from leasehold.service import deliveries, events, webhooks
+from leasehold.service import deliveries, delivery_log, events, webhooks
 from leasehold.service.context import Context
 from leasehold.worker.courier import Courier
 from service.conftest import Clock
@@ -119,7 +119,7 @@ class World:
 
     @property
     def states(self) -> dict[str, str]:
-        found = deliveries.list_deliveries(self.ctx, self.webhook.id, limit=100_000)
+        found = delivery_log.list_deliveries(self.ctx, self.webhook.id, limit=100_000)
         return {each.event.id: each.state for each in found}
 
     def check_order(self) -> None:
@@ -191,20 +191,20 @@ def test_what_cannot_be_delivered_in_time_is_a_dead_letter_and_counted(
 ) -> None:
     there = world(spec, lambda _: None)
     there.run(0.9 * GIVE_UP_S, {number * 60: f"subject-{number % 7}" for number in range(48)})
-    (progress,) = deliveries.progress(there.ctx, there.webhook.id)
+    (progress,) = delivery_log.progress(there.ctx, there.webhook.id)
     assert progress.dead == 0
     assert progress.behind + progress.waiting == 48
     there.run(2 * GIVE_UP_S)
-    (progress,) = deliveries.progress(there.ctx, there.webhook.id)
+    (progress,) = delivery_log.progress(there.ctx, there.webhook.id)
     assert (progress.dead, progress.waiting, progress.behind) == (48, 0, 0)
     assert set(there.states.values()) == {"dead"}
     there.endpoint.answer = lambda _: 204
     there.run(120, {1: "subject-1"})
     assert len(there.endpoint.taken) == 1
-    assert deliveries.replay(there.ctx, there.webhook.id, dead=True).events == 48
+    assert delivery_log.replay(there.ctx, there.webhook.id, dead=True).events == 48
     there.run(60)
     assert len(there.endpoint.taken) == 49
-    assert deliveries.progress(there.ctx, there.webhook.id)[0].dead == 0
+    assert delivery_log.progress(there.ctx, there.webhook.id)[0].dead == 0
 
 
 def test_an_endpoint_that_is_down_is_asked_about_once_a_minute(world: Callable[..., World]) -> None:
@@ -237,7 +237,7 @@ def test_one_event_is_tried_at_growing_distances_until_it_is_given_up(world: Cal
         # With so many failures in a row the endpoint counts as down, and is left alone for up to a minute.
         assert 0.5 * min(2**number, HOUR_S) <= distance <= min(2**number, HOUR_S) + 60
     assert GIVE_UP_S <= instants[-1] - instants[0] <= GIVE_UP_S + HOUR_S + 60
-    (delivery,) = deliveries.list_deliveries(there.ctx, there.webhook.id, limit=9, state="dead")
+    (delivery,) = delivery_log.list_deliveries(there.ctx, there.webhook.id, limit=9, state="dead")
     assert delivery.attempts == len(instants)
 
 
@@ -292,7 +292,7 @@ def test_a_large_replay_goes_in_order_before_what_is_new(world: Callable[..., Wo
     there.run(5)
     assert len(there.endpoint.taken) == 12_000
     there.endpoint.taken.clear()
-    assert deliveries.replay(there.ctx, there.webhook.id, after_position=1_000).events == 11_000
+    assert delivery_log.replay(there.ctx, there.webhook.id, after_position=1_000).events == 11_000
     there.tell("s1")
     there.run(5)
     again = there.endpoint.taken
@@ -322,3 +322,39 @@ def test_one_event_that_cannot_be_taken_delays_no_other_subject(world: Callable[
     there.tell("well")
     there.run(0.01)
     assert len(there.endpoint.taken) == 1
+
+
+def test_an_outage_makes_few_rows_and_little_work(world: Callable[..., World]) -> None:
+    """However much happens meanwhile, also to subjects of which an event waits already."""
+    there = world(SINGLY, lambda _: None)
+    for _ in range(20):
+        for subject in range(5):
+            there.tell(f"subject-{subject}")
+    turns = 0
+    turn = there._turn
+
+    def counted() -> float:
+        nonlocal turns
+        turns += 1
+        return turn()
+
+    there._turn = counted  # type: ignore[method-assign]
+    there.run(HOUR_S)
+    assert turns <= 400
+    assert there.endpoint.asked <= 300
+    there.endpoint.answer = lambda _: 204
+    there.run(120)
+    assert len(there.endpoint.taken) == 100
+    there.check_order()
+
+
+def test_a_courier_that_begins_anew_asks_at_once_whether_the_endpoint_is_up(world: Callable[..., World]) -> None:
+    """What waits was due in an hour, as the one that died had it."""
+    there = world(SINGLY, lambda _: None)
+    for number in range(5):
+        there.tell(f"subject-{number}")
+    there.run(3 * HOUR_S - 60)
+    there.endpoint.answer = lambda _: 204
+    there._courier = None
+    there.run(1)
+    assert len(there.endpoint.taken) == 5

@@ -15,7 +15,7 @@ from leasehold.domain.values import WebhookSpec
 from leasehold.domain.webhooks import allowed_networks
 from leasehold.errors import FieldInvalid
 from leasehold.outbound.endpoint import Endpoint, NoAnswer, Response
-from leasehold.service import deliveries, webhooks
+from leasehold.service import delivery_log, webhooks
 
 LOOPBACK = allowed_networks("127.0.0.1/32")
 HEADERS = {"webhook-id": "m", "webhook-timestamp": "0", "webhook-signature": "v1,x"}
@@ -299,9 +299,9 @@ def test_dead_endpoints_hang_while_the_healthy_one_is_told_everything(post: Post
             post.tell(f"subject-{number % 3}", number)
         until(lambda: len(receiver.taken) == 60, "all events arrived")
         until(lambda: all(each.connections for each in servers), "each dead one was tried")
-        until(lambda: deliveries.progress(post.ctx, healthy.id)[0].behind == 0, "that is known")
+        until(lambda: delivery_log.progress(post.ctx, healthy.id)[0].behind == 0, "that is known")
         for webhook in dead:
-            (progress,) = deliveries.progress(post.ctx, webhook.id)
+            (progress,) = delivery_log.progress(post.ctx, webhook.id)
             assert progress.behind + progress.waiting == 60
     finally:
         hanging.set()

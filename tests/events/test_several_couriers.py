@@ -10,7 +10,7 @@ from events.receiver import Receiver
 from lab.postgres import Postgres
 from leasehold.config import Settings
 from leasehold.domain.values import Batch, WebhookSpec
-from leasehold.service import deliveries, events, webhooks
+from leasehold.service import delivery_log, events, webhooks
 from leasehold.service.context import Context, open_context
 from leasehold.worker import Worker
 
@@ -75,7 +75,7 @@ def test_one_worker_tells_and_another_takes_over(
     (receiver.secret,) = webhook.secrets
     tell(ctx, 1, 40)
     until(lambda: len(set(numbers(receiver.taken))) == 40, "all events arrived")
-    until(lambda: deliveries.progress(ctx, webhook.id)[0].behind == 0, "that is known")
+    until(lambda: delivery_log.progress(ctx, webhook.id)[0].behind == 0, "that is known")
     assert len(receiver.taken) == 40  # by one worker only
     end_claims(ctx)
     tell(ctx, 41, 80)
@@ -84,5 +84,5 @@ def test_one_worker_tells_and_another_takes_over(
     tell(ctx, 81, 120)
     until(lambda: set(numbers(receiver.taken)) == set(range(1, 121)), "all events arrived")
     assert in_order(receiver)
-    until(lambda: deliveries.progress(ctx, webhook.id)[0].behind == 0, "that is known")
-    assert deliveries.progress(ctx, webhook.id)[0].waiting == 0
+    until(lambda: delivery_log.progress(ctx, webhook.id)[0].behind == 0, "that is known")
+    assert delivery_log.progress(ctx, webhook.id)[0].waiting == 0

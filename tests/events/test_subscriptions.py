@@ -10,7 +10,7 @@ from events.post import Post, failing, numbers, until
 from events.receiver import TAKEN, Receiver, unused_port
 from leasehold.domain.values import Batch, WebhookSpec
 from leasehold.errors import FieldInvalid, WebhookNotFound
-from leasehold.service import deliveries, events, webhooks
+from leasehold.service import deliveries, delivery_log, events, webhooks
 from leasehold.service.context import Context
 
 # ---- filters
@@ -55,7 +55,7 @@ def test_only_what_fits_is_told(ctx: Context, wanted: dict[str, Any], found: lis
     assert [each.position for each in told.fresh] == found
     assert told.looked_to == 5
     deliveries.record(ctx, webhook.id, told.looked_to)
-    listed = deliveries.list_deliveries(ctx, webhook.id, limit=100)
+    listed = delivery_log.list_deliveries(ctx, webhook.id, limit=100)
     assert [each.event.position for each in reversed(listed)] == found
 
 
@@ -192,9 +192,9 @@ def test_a_change_of_filters_does_not_change_what_was_delivered(post: Post, rece
     post.tell("a", 1)
     post.tell("a", 2, kind="lease.declined")
     until(lambda: post.states(webhook) == ["delivered"], "the first was delivered")
-    until(lambda: deliveries.progress(post.ctx, webhook.id)[0].behind == 0, "the second was passed over")
+    until(lambda: delivery_log.progress(post.ctx, webhook.id)[0].behind == 0, "the second was passed over")
     webhooks.change(post.ctx, webhook.id, {"types": ()})
-    assert 2 not in [each.event.data["number"] for each in deliveries.list_deliveries(post.ctx, webhook.id, limit=9)]
+    assert 2 not in [each.event.data["number"] for each in delivery_log.list_deliveries(post.ctx, webhook.id, limit=9)]
 
 
 def test_a_change_that_cannot_be_changes_nothing(post: Post, receiver: Receiver) -> None:
@@ -279,7 +279,7 @@ def told(post: Post, receiver: Receiver) -> str:
 def replayed(post: Post, webhook_id: str, receiver: Receiver, wanted: list[int], **which: Any) -> None:
     positions = {each.data["number"]: each.position for each in events.list_events(post.ctx, limit=100)}
     which = {name: positions.get(value, value) if "position" in name else value for name, value in which.items()}
-    assert deliveries.replay(post.ctx, webhook_id, **which).events == len(wanted)
+    assert delivery_log.replay(post.ctx, webhook_id, **which).events == len(wanted)
     until(lambda: numbers(receiver.taken) == wanted, f"{wanted} arrived again")
 
 
@@ -310,7 +310,7 @@ def test_a_span_of_time_is_sent_again(post: Post, receiver: Receiver, told: str)
     post.clock.ahead = timedelta(hours=1)
     post.tell("a", 7, 8)
     until(lambda: numbers(receiver.taken) == [7, 8], "the new events arrived")
-    until(lambda: deliveries.progress(post.ctx, told)[0].behind == 0, "they are known as delivered")
+    until(lambda: delivery_log.progress(post.ctx, told)[0].behind == 0, "they are known as delivered")
     receiver.taken.clear()
     hour = timedelta(minutes=30)
     replayed(post, told, receiver, [7, 8], since=now + hour)
@@ -342,7 +342,7 @@ def test_dead_letters_are_sent_again(post: Post, receiver: Receiver) -> None:
     until(lambda: post.states(webhook) == ["waiting", "delivered"], "one waits")
     post.clock.ahead = timedelta(seconds=post.ctx.settings.webhook_give_up_s)
     until(lambda: post.states(webhook) == ["dead", "delivered"], "it is a dead letter")
-    assert deliveries.progress(post.ctx, webhook.id)[0].dead == 1
+    assert delivery_log.progress(post.ctx, webhook.id)[0].dead == 1
     receiver.answer = lambda _: TAKEN
     receiver.taken.clear()
     replayed(post, webhook.id, receiver, [1], dead=True)
@@ -352,7 +352,7 @@ def test_dead_letters_are_sent_again(post: Post, receiver: Receiver) -> None:
 def test_a_replay_of_everything_there_ever_was_must_be_asked_for(post: Post, receiver: Receiver) -> None:
     webhook = post.subscribe(receiver)
     with pytest.raises(FieldInvalid, match="after_position"):
-        deliveries.replay(post.ctx, webhook.id)
+        delivery_log.replay(post.ctx, webhook.id)
 
 
 # ---- what can be seen
@@ -366,15 +366,15 @@ def test_attempts_are_kept_with_what_came_of_them(post: Post, receiver: Receiver
     until(lambda: len(receiver.requests) == 2, "it was tried twice")
     receiver.answer = lambda _: TAKEN
     until(lambda: post.states(webhook) == ["delivered"], "it was delivered")
-    until(lambda: len(deliveries.list_attempts(post.ctx, webhook.id, limit=10)) > 2, "the last attempt is known")
-    last, *failed = deliveries.list_attempts(post.ctx, webhook.id, limit=10)
+    until(lambda: len(delivery_log.list_attempts(post.ctx, webhook.id, limit=10)) > 2, "the last attempt is known")
+    last, *failed = delivery_log.list_attempts(post.ctx, webhook.id, limit=10)
     assert (last.status, last.error, last.events, last.first_position, last.last_position) == (204, None, 1, 1, 1)
     assert {(each.status, each.error) for each in failed} == {(500, "HTTP status 500: an error")}
-    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10)
     assert (delivery.attempts, delivery.last_status, delivery.last_error) == (len(failed) + 1, 204, None)
     assert delivery.last_duration_ms is not None
     assert delivery.last_at is not None
-    (before,) = deliveries.list_attempts(post.ctx, webhook.id, limit=1, before=last.id)
+    (before,) = delivery_log.list_attempts(post.ctx, webhook.id, limit=1, before=last.id)
     assert before == failed[0]
 
 
@@ -383,7 +383,7 @@ def test_only_the_last_attempts_are_kept(ctx: Context) -> None:
     tries = [deliveries.Try(0, 0, 1, number, number, 500, "no") for number in range(1_500)]
     deliveries.record(ctx, webhook.id, 0, tries=tries[:1_000])
     deliveries.record(ctx, webhook.id, 0, tries=tries[1_000:])
-    kept = deliveries.list_attempts(ctx, webhook.id, limit=2_000)
+    kept = delivery_log.list_attempts(ctx, webhook.id, limit=2_000)
     assert [each.first_position for each in kept] == list(range(1_499, 499, -1))
 
 
@@ -396,7 +396,7 @@ def test_deliveries_are_listed_by_their_state(post: Post, receiver: Receiver) ->
     until(lambda: post.states(webhook) == ["waiting", "delivered"], "one waits, one was delivered")
 
     def listed(state: Any) -> list[object]:
-        found = deliveries.list_deliveries(post.ctx, webhook.id, limit=10, state=state)
+        found = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10, state=state)
         return [each.event.data["number"] for each in found]
 
     assert (listed("waiting"), listed("delivered"), listed("dead")) == ([1], [2], [])
@@ -407,11 +407,11 @@ def test_a_dry_run_changes_nothing(post: Post, receiver: Receiver, told: str) ->
     assert webhooks.change(post.ctx, told, {"description": "x"}, dry_run=True).description == "x"
     assert webhooks.pause(post.ctx, told, dry_run=True).state == "paused"
     assert len(webhooks.rotate_secret(post.ctx, told, overlap_s=9, dry_run=True).secrets) == 2
-    assert deliveries.replay(post.ctx, told, after_position=0, dry_run=True).events == 6
+    assert delivery_log.replay(post.ctx, told, after_position=0, dry_run=True).events == 6
     webhooks.delete_webhook(post.ctx, told, dry_run=True)
     webhooks.create(post.ctx, WebhookSpec(url="http://192.0.2.80/"), dry_run=True)
     assert webhooks.list_webhooks(post.ctx) == [before]
-    assert deliveries.progress(post.ctx, told)[0].waiting == 0
+    assert delivery_log.progress(post.ctx, told)[0].waiting == 0
 
 
 @pytest.mark.parametrize("call", [webhooks.pause, webhooks.resume, webhooks.test, webhooks.delete_webhook])

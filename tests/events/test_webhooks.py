@@ -16,7 +16,7 @@ from events.post import Post, failing, numbers, until
 from events.receiver import TAKEN, Answer, Receiver, unused_port
 from leasehold.domain.values import WebhookSpec
 from leasehold.errors import FieldInvalid, WebhookNotFound
-from leasehold.service import deliveries, events, webhooks
+from leasehold.service import delivery_log, events, webhooks
 from leasehold.worker import Worker
 
 # ---- what arrives
@@ -139,7 +139,7 @@ def test_a_receiver_that_is_not_there_yet(post: Post, receiver: Receiver) -> Non
     post.start()
     post.tell("a", 1)
     until(lambda: "waiting" in post.states(webhook), "the event waits")
-    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10)
     assert delivery.last_status is None
     assert "no connection to 127.0.0.1" in str(delivery.last_error)
 
@@ -188,7 +188,7 @@ def test_an_endpoint_that_asks_for_time_gets_it(post: Post, receiver: Receiver, 
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10)
     assert timedelta(seconds=2900) < delivery.due_at - post.clock() < timedelta(seconds=3001)
 
 
@@ -198,7 +198,7 @@ def test_no_endpoint_can_ask_for_days(post: Post, receiver: Receiver) -> None:
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10)
     assert delivery.due_at - post.clock() <= timedelta(hours=1)
 
 
@@ -250,7 +250,7 @@ def test_redirects_are_not_followed(post: Post, receiver: Receiver, answer: Answ
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10)
     assert (delivery.last_status, delivery.last_error) == (
         answer[0],
         f"HTTP status {answer[0]}: a redirect, which is not followed",
@@ -264,7 +264,7 @@ def test_loopback_is_refused_unless_it_is_allowed(post: Post, receiver: Receiver
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10)
     assert "must not be sent to" in str(delivery.last_error)
     assert receiver.requests == []
     assert receiver.unsigned == []
@@ -311,7 +311,7 @@ def test_a_name_that_does_not_resolve(post: Post) -> None:
     post.start()
     post.tell("a", 1)
     until(lambda: post.states(webhook) == ["waiting"], "the event waits")
-    (delivery,) = deliveries.list_deliveries(post.ctx, webhook.id, limit=10)
+    (delivery,) = delivery_log.list_deliveries(post.ctx, webhook.id, limit=10)
     assert "nowhere.invalid cannot be resolved" in str(delivery.last_error)
 
 

@@ -19,7 +19,7 @@ from leasehold.cli.printing import (
     print_table,
 )
 from leasehold.domain.values import Attempt, Delivery, Progress, Replayed, Trial, Webhook
-from leasehold.service import deliveries, webhooks
+from leasehold.service import delivery_log, webhooks
 from leasehold.web.webhooks import (
     AttemptOut,
     DeliveryOut,
@@ -127,7 +127,7 @@ def list_webhooks(as_json: bool) -> None:
     if as_json:
         print_as(list[WebhookOut], found)
         return
-    progress = {each.webhook: each for each in deliveries.progress(ctx)}
+    progress = {each.webhook: each for each in delivery_log.progress(ctx)}
     columns: Columns[Webhook] = {name: _FIELDS[name] for name in ("id", "url", "types", "state", "description")}
     told: Columns[Webhook] = {name: _of(progress, read) for name, read in _PROGRESS.items()}
     print_table({**columns, **told}, found)
@@ -140,7 +140,7 @@ def show(webhook_id: str, as_json: bool) -> None:
     """Show one webhook, and how far it was told."""
     ctx = open_database()
     found = webhooks.get(ctx, webhook_id)
-    (progress,) = deliveries.progress(ctx, webhook_id)
+    (progress,) = delivery_log.progress(ctx, webhook_id)
     if as_json:
         print_as(WebhookShown, Shown(found, progress=progress))
     else:
@@ -241,7 +241,7 @@ def test(context: click.Context, webhook_id: str, as_json: bool) -> None:
 def replay(webhook_id: str, dry_run: bool, as_json: bool, **which: Any) -> None:
     """Send events again: those for which all that is given holds, up to 100,000 a call."""
     body = checked(ReplayIn, {name: value for name, value in which.items() if value is not None})
-    found: Replayed = deliveries.replay(open_database(), webhook_id, **body.conditions(), dry_run=dry_run)
+    found: Replayed = delivery_log.replay(open_database(), webhook_id, **body.conditions(), dry_run=dry_run)
     if as_json:
         print_as(ReplayedOut, found)
         return
@@ -265,7 +265,7 @@ def delete(webhook_id: str, dry_run: bool) -> None:
 @as_json_option
 def list_deliveries(webhook_id: str, state: Any, limit: int, as_json: bool) -> None:
     """Show what became of the events for a webhook, the latest first."""
-    found = deliveries.list_deliveries(open_database(), webhook_id, limit=limit, state=state)
+    found = delivery_log.list_deliveries(open_database(), webhook_id, limit=limit, state=state)
     if as_json:
         print_as(list[DeliveryOut], found)
     else:
@@ -278,7 +278,7 @@ def list_deliveries(webhook_id: str, state: Any, limit: int, as_json: bool) -> N
 @as_json_option
 def list_attempts(webhook_id: str, limit: int, as_json: bool) -> None:
     """Show the last requests to a webhook's endpoint, the latest first."""
-    found = deliveries.list_attempts(open_database(), webhook_id, limit=limit)
+    found = delivery_log.list_attempts(open_database(), webhook_id, limit=limit)
     if as_json:
         print_as(list[AttemptOut], found)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Text, cast, delete, func, insert, or_, select, update
 
 from leasehold.domain.values import Batch, Trial, Webhook, WebhookSpec
 from leasehold.domain.webhooks import allowed_networks, cloud_event, message, require_sound, secret_of
@@ -192,6 +192,34 @@ def webhook_of(row: Row[Any], now_ms: int) -> Webhook:
         revision=row.revision,
         created_at=from_ms(row.created_ms),
     )
+
+
+def wanted(connection: Connection, spec: WebhookSpec) -> list[ColumnElement[bool]]:
+    """What must hold of an event."""
+    conditions: list[ColumnElement[bool]] = []
+    if spec.types and "*" not in spec.types:
+        exact = [each for each in spec.types if not each.endswith("*")]
+        prefixes = [each.removesuffix("*") for each in spec.types if each.endswith("*")]
+        conditions.append(
+            or_(events.c.type.in_(exact), *(events.c.type.startswith(each, autoescape=True) for each in prefixes))
+        )
+    if spec.subjects:
+        conditions.append(or_(*(_subject_fits(connection, pattern) for pattern in spec.subjects)))
+    if spec.networks:
+        conditions.append(events.c.data["network"].as_string().in_(spec.networks))
+    if spec.subnets:
+        # As text, since PostgreSQL fails on what is no number, and SQLite finds none there.
+        conditions.append(cast(events.c.data["subnet"].as_string(), Text).in_([str(each) for each in spec.subnets]))
+    return conditions
+
+
+def _subject_fits(connection: Connection, pattern: str) -> ColumnElement[bool]:
+    """SQLite's LIKE takes a for A; its GLOB does not, but gives a meaning to ? and [ too."""
+    if connection.dialect.name == "sqlite":
+        escaped = pattern.replace("[", "[[]").replace("?", "[?]")
+        return events.c.subject.bool_op("GLOB")(escaped)
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
+    return events.c.subject.like(escaped, escape="\\")
 
 
 def _columns(spec: WebhookSpec) -> dict[str, object]:

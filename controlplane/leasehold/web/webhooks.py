@@ -14,7 +14,7 @@ from leasehold.domain.webhooks import (
     TYPE_PATTERN,
 )
 from leasehold.errors import WebhookNotFound
-from leasehold.service import deliveries, webhooks
+from leasehold.service import delivery_log, webhooks
 from leasehold.service.context import Context
 from leasehold.web.api import READERS, WRITERS, Reply, Routes
 from leasehold.web.events import EventOut
@@ -265,7 +265,7 @@ def list_webhooks(ctx: Context, query: PageQuery) -> Page[Webhook]:
 @routes.on("GET", "/webhooks/<webhook_id>", roles=READERS, answer=WebhookShown, errors=[WebhookNotFound])
 def get_webhook(ctx: Context, webhook_id: Id) -> Shown:
     """One webhook, and how far it was told."""
-    (progress,) = deliveries.progress(ctx, webhook_id)
+    (progress,) = delivery_log.progress(ctx, webhook_id)
     return Shown(webhooks.get(ctx, webhook_id), progress=progress)
 
 
@@ -312,7 +312,7 @@ def test_webhook(ctx: Context, webhook_id: Id) -> Trial:
 @routes.on("POST", "/webhooks/<webhook_id>/replay", roles=WRITERS, answer=ReplayedOut, errors=[WebhookNotFound])
 def replay(ctx: Context, webhook_id: Id, query: WriteQuery, body: ReplayIn) -> Replayed:
     """Sends events again, before what is new, in the order of their positions, up to 100,000 a call."""
-    return deliveries.replay(ctx, webhook_id, **body.conditions(), dry_run=query.dry_run)
+    return delivery_log.replay(ctx, webhook_id, **body.conditions(), dry_run=query.dry_run)
 
 
 @routes.on("GET", "/webhooks/<webhook_id>/deliveries", roles=READERS, answer=DeliveryPage, errors=[WebhookNotFound])
@@ -320,7 +320,7 @@ def list_deliveries(ctx: Context, webhook_id: Id, query: DeliveriesQuery) -> Pag
     """What became of the events for this webhook, the latest first."""
     return _deliveries.page(
         query,
-        lambda limit, before: deliveries.list_deliveries(
+        lambda limit, before: delivery_log.list_deliveries(
             ctx, webhook_id, limit=limit, before=before, state=query.state
         ),
     )
@@ -331,5 +331,5 @@ def list_attempts(ctx: Context, webhook_id: Id, query: PageQuery) -> Page[Attemp
     """The last requests to the endpoint, the latest first: every one that failed, and the last that got through of each
     quarter of a second. Up to 1,000 are kept."""
     return _attempts.page(
-        query, lambda limit, before: deliveries.list_attempts(ctx, webhook_id, limit=limit, before=before)
+        query, lambda limit, before: delivery_log.list_attempts(ctx, webhook_id, limit=limit, before=before)
     )

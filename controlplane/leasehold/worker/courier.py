@@ -3,23 +3,21 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from math import inf
-from typing import Protocol
 from zlib import crc32
 
 from leasehold.domain.values import Webhook
-from leasehold.domain.webhooks import Message, message
 from leasehold.errors import WebhookNotFound
-from leasehold.outbound.endpoint import NoAnswer, Response
 from leasehold.service import deliveries, webhooks
 from leasehold.service.context import Context
 from leasehold.service.counters import webhook_attempts, webhook_events, webhook_seconds
 from leasehold.service.deliveries import Backlog, Outcome, Parcel, State, Try
 from leasehold.store.database import DutyLost
+from leasehold.worker.lane import Door, Result, Run, convey
 from leasehold.worker.loops import backoff_s
 
 log = logging.getLogger(__name__)
@@ -27,6 +25,7 @@ log = logging.getLogger(__name__)
 _PAGE_EVENTS = 1_000
 _MOST_PAGE_EVENTS = 10_000
 _PAGE_S = 0.5
+_PROBE_EVENTS = 100
 _IDLE_S = 60
 _WRITE_EVERY_S = 0.25
 _FAILURES_NOTED = 200
@@ -38,49 +37,6 @@ _FIRST_BACKOFF_S = 1
 _MOST_BACKOFF_S = 3600
 _MOST_PAUSE_S = 60
 _MOST_RETRY_AFTER_S = 3600
-
-
-class Door(Protocol):
-    """What a courier needs of an Endpoint."""
-
-    def send(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Raises NoAnswer."""
-
-    def answer(self) -> Response:
-        """Raises NoAnswer."""
-
-    def close(self) -> None:
-        """Once it is not needed any more."""
-
-
-@dataclass(frozen=True)
-class _Bundle:
-    """What goes into one request, and those between its parcels that must wait for an earlier one of their subject;
-    `behind` is the index of the next parcel after all these."""
-
-    parcels: Sequence[Parcel]
-    held: Sequence[Parcel]
-    behind: int
-    message: Message
-    headers: Mapping[str, str]
-
-
-@dataclass
-class _Run:
-    """What became of the parcels of a lane. Of the subjects in `blocked` nothing more is sent."""
-
-    blocked: set[str]
-    delivered: list[tuple[Sequence[Parcel], Try]] = field(default_factory=list)
-    failed: list[tuple[Parcel, Outcome]] = field(default_factory=list)
-    held: list[Parcel] = field(default_factory=list)
-    left: Sequence[Parcel] = ()
-
-
-@dataclass(frozen=True)
-class _Result:
-    status: int | None
-    error: str | None
-    retry_after_s: float | None = None
 
 
 class Courier:
@@ -116,9 +72,15 @@ class Courier:
         self._look_at_ms: float = 0
         self._blocked: set[str] = set()
         self._lock = threading.Lock()
+        self._may_ask = 0
+        self._page_until = 0.0
         self._failures = 0
-        # Whether it ever answered since this courier began: the one before may have died while it was down.
+        # The last failure was none of a single event, and so whichever event there is tells whether it is over.
+        self._is_unavailable = False
+        # Whether it ever answered since this courier began. The one before may have died while it was down: what waits
+        # is tried once, due or not.
         self._was_up = False
+        self._tries_anyway = True
         self._not_before_ms = 0
         self._failed_tries: list[Try] = []
         self._delivered_try: Try | None = None
@@ -159,12 +121,19 @@ class Courier:
             self._position = self._written = deliveries.position_of(self._ctx, self._id)
             self._ahead, self._look_at_ms = set(), 0
             self._source = webhooks.source(self._ctx)
-        was_down, failures = self._is_down, self._failures
+        was_down = self._is_down
         if was_down and self._webhook is not None:
             self._give_up_old(self._webhook)
-        known = self._webhook.revision if self._webhook is not None and now_ms < self._look_at_ms else None
+        looks = self._webhook is None or now_ms >= self._look_at_ms or self._tries_anyway
+        known = None if looks or self._webhook is None else self._webhook.revision
         found = deliveries.backlog(
-            self._ctx, self._id, self._source, self._position, 1 if was_down else self._page, revision=known
+            self._ctx,
+            self._id,
+            self._source,
+            self._position,
+            _PROBE_EVENTS if was_down else self._page,
+            revision=known,
+            anyway=self._tries_anyway,
         )
         self._adopt(found.webhook)
         if found.webhook.state != "active":
@@ -174,11 +143,14 @@ class Courier:
             self._blocked = set(found.blocked)
             self._look_at_ms = inf if found.next_due_ms is None else found.next_due_ms
         if found.retries:
+            self._blocked -= {each.subject for each in found.retries}
             self._retry(found.webhook, found.retries, was_down)
         elif found.is_whole:
             self._send_fresh(found, was_down)
         self._write_if_due(self._ctx.now_ms())
-        if self._is_down and self._failures > failures:
+        # A webhook of which all that there is waits for later would else learn late that its endpoint is up again.
+        self._tries_anyway = self._is_unavailable and self._may_ask > 0 and bool(self._blocked)
+        if self._is_down and (found.retries or found.fresh):
             pause_s = backoff_s(self._failures - _DOWN_AFTER + 1, _FIRST_BACKOFF_S, _MOST_PAUSE_S)
             self._not_before_ms = max(self._not_before_ms, self._ctx.now_ms() + round(pause_s * 1000))
         return self._pause_s(found)
@@ -220,7 +192,7 @@ class Courier:
             return 0
         if now_ms < self._not_before_ms:
             return (self._not_before_ms - now_ms) / 1000
-        if found.retries or self._position < found.last:
+        if found.retries or self._tries_anyway or self._position < found.last:
             return 0
         idle_s = _WRITE_EVERY_S if self._position != self._written else _IDLE_S
         return min(idle_s, max(0.0, self._look_at_ms - now_ms) / 1000)
@@ -228,8 +200,8 @@ class Courier:
     # ---- what is sent
 
     def _retry(self, webhook: Webhook, parcels: Sequence[Parcel], was_down: bool) -> None:
-        runs = self._convey(webhook, parcels, self._blocked, was_down)
-        outcomes = [outcome for run in runs for _, outcome in run.failed]
+        runs = self._convey(webhook, parcels, was_down)
+        outcomes = [outcome for run in runs for outcome in run.failed]
         for told, attempt in (each for run in runs for each in run.delivered):
             outcomes += [_outcome(each, attempt, "delivered", attempt.at_ms) for each in told]
         self._write(outcomes)
@@ -237,13 +209,13 @@ class Courier:
 
     def _send_fresh(self, found: Backlog, was_down: bool) -> None:
         parcels = [each for each in found.fresh if each.position not in self._ahead]
-        runs = self._convey(found.webhook, parcels, self._blocked, was_down)
+        runs = self._convey(found.webhook, parcels, was_down)
         now_ms = self._ctx.now_ms()
-        outcomes = [outcome for run in runs for _, outcome in run.failed]
+        outcomes = [outcome for run in runs for outcome in run.failed]
         for outcome in outcomes:
             self._look_at_ms = min(self._look_at_ms, outcome.due_ms)
         for run in runs:
-            self._blocked |= {parcel.subject for parcel, _ in run.failed}
+            self._blocked |= run.blocked
             outcomes += [
                 Outcome(each.position, "waiting", 0, now_ms, each.first_due_ms, None, None, None, None)
                 for each in run.held
@@ -257,127 +229,69 @@ class Courier:
         if outcomes:
             self._write(outcomes)
 
-    def _convey(
-        self, webhook: Webhook, parcels: Sequence[Parcel], blocked: Iterable[str], was_down: bool
-    ) -> list[_Run]:
-        """Sends parcels, those of one subject one behind the other."""
-        until = time.monotonic() + _PAGE_S
-
-        def must_stop() -> bool:
-            return (
-                self._stopping()
-                or self.is_over
-                or time.monotonic() > until
-                or self._ctx.now_ms() < self._not_before_ms
-                or (not was_down and self._is_down)
-            )
-
+    def _convey(self, webhook: Webhook, parcels: Sequence[Parcel], was_down: bool) -> list[Run]:
+        """Sends parcels, those of one subject one behind the other; only one of them to an endpoint that is down."""
+        self._page_until = time.monotonic() + _PAGE_S
+        self._may_ask = 1 if was_down else len(parcels)
         lanes: list[list[Parcel]] = [[] for _ in self._doors]
-        if len(lanes) == 1:
+        if self._threads is None or was_down:
             lanes = [list(parcels)]
         else:
             for parcel in parcels:
                 lanes[crc32(parcel.subject.encode()) % len(lanes)].append(parcel)
-        work = [(door, lane, _Run(set(blocked))) for door, lane in zip(self._doors, lanes, strict=True) if lane]
+        work = [
+            partial(convey, webhook, door, lane, Run(set(self._blocked)), self, singly=was_down)
+            for door, lane in zip(self._doors, lanes, strict=False)
+            if lane
+        ]
         if self._threads is None or len(work) == 1:
-            for door, lane, run in work:
-                self._run(webhook, door, lane, run, must_stop)
-        else:
-            futures = [self._threads.submit(self._run, webhook, *each, must_stop) for each in work]
-            wait(futures)
-            for future in futures:
-                future.result()
-        return [run for _, _, run in work]
+            return [each() for each in work]
+        futures = [self._threads.submit(each) for each in work]
+        wait(futures)
+        return [each.result() for each in futures]
 
-    def _run(
-        self, webhook: Webhook, door: Door, parcels: Sequence[Parcel], run: _Run, must_stop: Callable[[], bool]
-    ) -> None:
-        """One lane: the next request is made while the answer to the one before is on its way."""
-        behind = 0
-        bundle = self._bundle(webhook, parcels, 0, run)
-        while bundle is not None and not must_stop():
-            began_ms, began = self._ctx.now_ms(), time.monotonic()
-            following = None
-            try:
-                door.send(bundle.message.body, bundle.headers)
-                following = self._bundle(webhook, parcels, bundle.behind, run)
-                response = door.answer()
-                result = _Result(response.status, webhooks.error_of(response.status), response.retry_after_s)
-            except NoAnswer as error:
-                result = _Result(None, str(error))
-            attempt = _try(bundle.parcels, result, began_ms, round((time.monotonic() - began) * 1000))
-            behind = bundle.behind
-            run.held += bundle.held
-            self._note(attempt, result)
-            if result.error is None:
-                run.delivered.append((bundle.parcels, attempt))
-            else:
-                run.failed += self._failed(bundle.parcels, attempt, result)
-                run.blocked |= {each.subject for each in bundle.parcels}
-                following = self._bundle(webhook, parcels, behind, run)
-            bundle = following
-        if bundle is None:
-            run.held += parcels[behind:]
-        else:
-            run.left = parcels[behind:]
-
-    def _bundle(self, webhook: Webhook, parcels: Sequence[Parcel], begin: int, run: _Run) -> _Bundle | None:
-        """The next request from an index on; None when nothing there may be sent."""
-        batch = webhook.batch
-        most = 1 if batch is None else batch.events
-        octets = 2
-        chosen: list[Parcel] = []
-        held: list[Parcel] = []
-        index = begin
-        for index in range(begin, len(parcels)):
-            parcel = parcels[index]
-            if parcel.subject in run.blocked:
-                held.append(parcel)
-                continue
-            if not chosen:
-                # A batch that failed is repeated in ever smaller ones, until the event that the receiver cannot take is
-                # alone.
-                most = max(1, most >> parcel.attempts)
-            elif batch is not None and octets + len(parcel.text) + 1 > batch.octets:
-                break
-            chosen.append(parcel)
-            octets += len(parcel.text) + 1
-            if len(chosen) == most:
-                index += 1
-                break
-        else:
-            index = len(parcels)
-        if not chosen:
-            return None
-        sent = message(
-            webhook.id,
-            [each.position for each in chosen],
-            [each.text for each in chosen],
-            as_batch=batch is not None,
+    def may_go_on(self) -> bool:
+        """See Judge."""
+        return (
+            not self._stopping()
+            and not self.is_over
+            and time.monotonic() < self._page_until
+            and self._ctx.now_ms() >= self._not_before_ms
+            and self._may_ask > 0
         )
-        return _Bundle(chosen, held, index, sent, sent.headers(webhook.secrets, int(time.time())))
+
+    def now_ms(self) -> int:
+        """See Judge."""
+        return self._ctx.now_ms()
 
     # ---- what the answers mean
 
-    def _note(self, attempt: Try, result: _Result) -> None:
-        """What a request says about the endpoint."""
+    def judge(self, parcels: Sequence[Parcel], attempt: Try, result: Result) -> Sequence[Outcome]:
+        """See Judge."""
         outcome = "delivered" if result.error is None else "unanswered" if result.status is None else "refused"
         webhook_attempts.labels(self._id, outcome).inc()
         webhook_seconds.observe(attempt.duration_ms / 1000)
         with self._lock:
+            self._may_ask -= 1
             if result.error is None:
                 webhook_events.labels(self._id).inc(attempt.events)
-                was_down, self._failures = self._is_down or not self._was_up, 0
-                self._was_up = True
+                comes_up = self._is_down or not self._was_up
+                self._failures, self._was_up, self._is_unavailable = 0, True, False
                 self._delivered_try = attempt
             else:
-                was_down, self._failures = False, self._failures + 1
+                self._failures += 1
+                self._is_unavailable = self._is_down and _says_nothing_of_the_event(result.status)
                 self._failed_tries = [*self._failed_tries[-_FAILURES_NOTED:], attempt]
-        if was_down:
+                if self._is_down:
+                    self._may_ask = 0
+        if result.error is not None:
+            return self._failed(parcels, attempt, result)
+        if comes_up:
             deliveries.endpoint_is_up(self._ctx, self._id)
             self._look_at_ms = 0
-        if result.error is None:
-            return
+        return ()
+
+    def _failed(self, parcels: Sequence[Parcel], attempt: Try, result: Result) -> list[Outcome]:
         log.warning(
             "Webhook %s was not told of events %d to %d: %s",
             self._id,
@@ -385,21 +299,18 @@ class Courier:
             attempt.last_position,
             result.error,
         )
+        now_ms = self._ctx.now_ms()
+        asked_ms = round(min(result.retry_after_s or 0, _MOST_RETRY_AFTER_S) * 1000)
+        self._not_before_ms = max(self._not_before_ms, now_ms + asked_ms)
         if result.status == HTTPStatus.GONE:
             deliveries.disable(self._ctx, self._id, "its endpoint answered 410 Gone")
             self.is_over = True
-        if result.retry_after_s is not None:
-            wait_ms = round(min(result.retry_after_s, _MOST_RETRY_AFTER_S) * 1000)
-            self._not_before_ms = max(self._not_before_ms, self._ctx.now_ms() + wait_ms)
-
-    def _failed(self, parcels: Sequence[Parcel], attempt: Try, result: _Result) -> list[tuple[Parcel, Outcome]]:
-        now_ms = self._ctx.now_ms()
         # Together once more: what failed in one request is due in one.
         wait_s = backoff_s(1 + max(each.attempts for each in parcels), _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
-        due_ms = now_ms + round(max(wait_s, min(result.retry_after_s or 0, _MOST_RETRY_AFTER_S)) * 1000)
+        due_ms = now_ms + max(round(wait_s * 1000), asked_ms)
         too_old_ms = now_ms - self._ctx.settings.webhook_give_up_s * 1000
         return [
-            (each, _outcome(each, attempt, "dead" if each.first_due_ms <= too_old_ms else "waiting", due_ms))
+            _outcome(each, attempt, "dead" if each.first_due_ms <= too_old_ms else "waiting", due_ms)
             for each in parcels
         ]
 
@@ -429,9 +340,13 @@ class Courier:
         self._written_ms = self._ctx.now_ms()
 
 
-def _try(parcels: Sequence[Parcel], result: _Result, at_ms: int, duration_ms: int) -> Try:
-    first, last = parcels[0].position, parcels[-1].position
-    return Try(at_ms, duration_ms, len(parcels), first, last, result.status, result.error)
+def _says_nothing_of_the_event(status: int | None) -> bool:
+    """True for what an endpoint would answer to any event. Source: RFC 9110, 15.5.9, 15.6; RFC 6585, 4."""
+    return (
+        status is None
+        or status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 def _outcome(parcel: Parcel, attempt: Try, state: State, due_ms: int) -> Outcome:
