@@ -14,7 +14,8 @@ GUARDED = [each for each in OPERATIONS if each.roles is not None]
 
 
 def path_of(operation: Operation) -> str:
-    return re.sub(r"<\w+>", "1", operation.rule)
+    path = re.sub(r"<\w+>", "1", operation.rule)
+    return f"{path}?seconds=1" if path.endswith("/stream") else path
 
 
 def allowed(operation: Operation, role: Role) -> bool:

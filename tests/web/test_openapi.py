@@ -23,6 +23,7 @@ from web.conftest import Api
 PATHS = {
     "/healthz": {"get"},
     "/readyz": {"get"},
+    "/v1/doctor": {"get"},
     "/v1/explain": {"get"},
     "/v1/events": {"get"},
     "/v1/events/stream": {"get"},
@@ -59,6 +60,7 @@ PATHS = {
     "/v1/vnics": {"get"},
     "/v1/vnics/{vnic_id}": {"get", "put", "patch", "delete"},
     "/v1/vnics/bulk": {"post"},
+    "/v1/vnics/sync": {"post"},
     "/v1/vnics/import": {"post"},
     "/v1/vnics/{vnic_id}/move": {"post"},
     "/v1/vnics/{vnic_id}/twins": {"post"},
