@@ -7,8 +7,10 @@ a change of pools and scopes), vNICs by id, subnets by id, MACs by value, spaces
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, and_, delete, insert, or_, select, true, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.errors import MacPoolExhausted, MacTaken
@@ -16,6 +18,7 @@ from leasehold.service import events
 from leasehold.service.context import Context
 from leasehold.store import database, extents
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
 from leasehold.store.tables import mac_pools, mac_ranges, macs, spaces, subnet_mac_ranges, twins, vnics
 
@@ -56,11 +59,15 @@ def lock(connection: Connection, wanted: Iterable[Mac], vnic_ids: Iterable[str],
     numbers = sorted({mac.value for mac in wanted})
     # Not as conditions of one query: PostgreSQL would read the whole table for them.
     known = {*numbers, *connection.execute(own.union(cooling)).scalars()}
-    connection.execute(
-        select(macs.c.mac).where(among(connection, macs.c.mac, known)).order_by(macs.c.mac).with_for_update()
-    )
+    if known:
+        connection.execute(
+            select(macs.c.mac).where(among(connection, macs.c.mac, known)).order_by(macs.c.mac).with_for_update()
+        )
+    pools = sorted(pool_ids)
+    if not numbers and len(pools) == 1:
+        _lock_spaces(connection, pool_id=pools[0])
+        return
     mine, theirs = mac_ranges.alias("mine"), mac_ranges.alias("theirs")
-    pools = list(pool_ids)
     overlapping = (
         select(theirs.c.mac_pool_id)
         .join(mine, and_(mine.c.first <= theirs.c.last, theirs.c.first <= mine.c.last))
@@ -92,12 +99,7 @@ def draw(
 
     Raises MacPoolExhausted, and takes none, when there are fewer.
     """
-    pool = connection.execute(
-        select(mac_pools.c.id, mac_pools.c.name, spaces.c.id.label("space_id"), spaces.c.size, spaces.c.free)
-        .join(spaces, spaces.c.id == mac_pools.c.space_id)
-        .where(mac_pools.c.id == pool_id)
-        .with_for_update(of=spaces)
-    ).one()
+    pool = _pool_with_space(connection, pool_id=pool_id).one()
     wanted = len(vnic_ids)
     if within is None:
         taken = extents.take_any(connection, pool.space_id, wanted)
@@ -128,6 +130,8 @@ def draw(
 def claim_unused(ctx: Context, connection: Connection, wanted: Mapping[Mac, str]) -> set[Mac]:
     """Takes those of the MACs that nobody has and that do not cool, each for its vNIC, in or out of any pool's ranges;
     returns them. The cost grows with their number, and not faster. Raises MacNotUnicast, and takes none then."""
+    if not wanted:
+        return set()
     for mac in wanted:
         mac.require_unicast()
     known = among(connection, macs.c.mac, [mac.value for mac in wanted])
@@ -381,3 +385,26 @@ def _take_from_others(connection: Connection, pool_id: str, numbers: Sequence[in
         for number in numbers:
             if other.first <= number <= other.last:
                 extents.take(connection, other.space_id, number)
+
+
+@prepared
+def _pool_with_space(pool_id: Any) -> Executable:
+    return (
+        select(mac_pools.c.id, mac_pools.c.name, spaces.c.id.label("space_id"), spaces.c.size, spaces.c.free)
+        .join(spaces, spaces.c.id == mac_pools.c.space_id)
+        .where(mac_pools.c.id == pool_id)
+        .with_for_update(of=spaces)
+    )
+
+
+@prepared
+def _lock_spaces(pool_id: Any) -> Executable:
+    """Of one pool, and of those whose ranges overlap with its own."""
+    mine, theirs = mac_ranges.alias("mine"), mac_ranges.alias("theirs")
+    overlapping = (
+        select(theirs.c.mac_pool_id)
+        .join(mine, and_(mine.c.first <= theirs.c.last, theirs.c.first <= mine.c.last))
+        .where(mine.c.mac_pool_id == pool_id)
+    )
+    pools = select(mac_pools.c.space_id).where(or_(mac_pools.c.id == pool_id, mac_pools.c.id.in_(overlapping)))
+    return select(spaces.c.id).where(spaces.c.id.in_(pools)).order_by(spaces.c.id).with_for_update()

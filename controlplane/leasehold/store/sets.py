@@ -15,6 +15,8 @@ def among(connection: Connection, column: ColumnElement[Any], values: Iterable[i
     protocol 65,535. Source: SQLite, "Limits In SQLite", 9; PostgreSQL, "Message Formats", Bind.
     """
     wanted = list(values)
+    if len(wanted) == 1:
+        return column == wanted[0]
     if connection.dialect.name == "sqlite":
         text = bindparam(None, json.dumps(wanted), type_=String, unique=True)
         return column.in_(select(func.json_each(text).table_valued("value").c.value))

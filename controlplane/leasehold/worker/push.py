@@ -202,6 +202,8 @@ class _Sender:
 
     def _replace(self, host: Host, resync: Resync) -> bool:
         """The whole set at once, in pages: the fastest way for a host that serves nothing yet, and for few."""
+        # A batch is right whoever sends it; a set is not, once others went on in another epoch.
+        self._ctx.db.require_duty()
         page = self._ctx.settings.push_batch
         return _counted(
             host, "resync", len(resync.reservations), lambda: self._commands.resync(host, resync, page)

@@ -85,8 +85,8 @@ def refuse_change_while_running(row: AnyRow, changed: Sequence[str]) -> None:
 
 def find(connection: Connection, vnic_id: str, *, lock: bool = False) -> AnyRow | None:
     """The vNIC's row, locked until the transaction ends if asked; None if there is none."""
-    query = select(vnics).where(vnics.c.id == vnic_id)
-    return connection.execute(query.with_for_update() if lock else query).one_or_none()
+    look = _locked if lock else _row
+    return look(connection, vnic_id=vnic_id).one_or_none()
 
 
 def require(connection: Connection, vnic_id: str) -> AnyRow:
