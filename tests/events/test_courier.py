@@ -147,6 +147,7 @@ def world(ctx: Context, clock: Clock) -> Callable[..., World]:
     return make
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("fresh_database", "spec"), [("sqlite", SINGLY), ("postgresql", BATCHES)], indirect=["fresh_database"]
 )
