@@ -170,6 +170,14 @@ void delete_leases_in_the_way() {
     }
 }
 
+// Kea answers NAK to a REQUEST for which it has no subnet. So a guest would be refused that renews with a server whose
+// network others have by now, or whose message is between Kea's threads while the network is taken from it. Who knows
+// nothing of a link says nothing there (RFC 2131, section 4.3.2: "it MUST remain silent").
+bool is_of_a_link_that_others_serve(const Pkt4Ptr& query) {
+    const lh_unknown_clients mode = state().unknown_clients;
+    return query->getGiaddr().isV4Zero() && (mode == LH_REJECT || mode == LH_DROP);
+}
+
 }  // namespace
 }  // namespace leasehold
 
@@ -263,11 +271,13 @@ int subnet4_select(CalloutHandle& handle) {
     uint64_t mac = kNoMac;
     try {
         const auto subnet = argument<SubnetPtr>(handle, "subnet4");
+        const auto query = argument<Pkt4Ptr>(handle, "query4");
         if (!subnet) {
-            handle.setStatus(before);
+            if (!is_of_a_link_that_others_serve(query)) {
+                handle.setStatus(before);
+            }
             return 0;
         }
-        const auto query = argument<Pkt4Ptr>(handle, "query4");
         mac = mac_of(query->getHWAddr());
         const int64_t at_ms = now_ms();
         const uint8_t type = query->getType();

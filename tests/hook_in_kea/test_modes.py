@@ -91,3 +91,19 @@ def test_drop_is_silent_also_for_the_withdrawn(serve: Serve, client: Callable[[s
     assert owner.select(offer, 10) is not None
     assert host.command("reservation-del", subnet_id=7, ip_address="192.0.2.40")["result"] == 0
     assert owner.renew("192.0.2.40") is None
+
+
+@pytest.mark.parametrize(("mode", "answer"), [("reject", None), ("drop", None), ("nak", Type.NAK)])
+def test_on_a_link_whose_network_it_does_not_have_it_says_nothing_unless_it_is_the_only_server(
+    lab: Lab, mode: str, answer: Type | None
+) -> None:
+    """Kea alone refuses a renewal there, although others that have the network would grant it."""
+    lab.network("blue")
+    host = lab.host("host-a", {"blue": "192.0.2.2/24"})
+    elsewhere = {"id": 7, "subnet": "198.51.100.0/24", "user-context": {"leasehold": {}}}
+    host.install(subnets=[elsewhere], parameters={"unknown-clients": mode})
+    host.start()
+    with lab.vm("guest", "blue", KNOWN).raw_client() as client:
+        heard = client.renew("192.0.2.40", 0.5, server="192.0.2.2")
+    assert (None if heard is None else heard.type) == answer
+    assert host.kea_runs

@@ -158,12 +158,13 @@ class RawClient:
             options[Option.SERVER_ID] = socket.inet_aton(server)
         return self.exchange(self.message(Type.REQUEST, xid=xid, options=options), silence_s)
 
-    def renew(self, address: str, silence_s: float = 1) -> Message | None:
-        """REQUEST as in REBINDING: `address` in ciaddr, to everybody. The ACK or NAK, or None.
-
-        RENEWING differs by its unicast only, and this socket hears what comes to any address on its wire.
+    def renew(self, address: str, silence_s: float = 1, *, server: str | None = None) -> Message | None:
+        """REQUEST as in REBINDING, `address` in ciaddr, to everybody; with `server` as in RENEWING, to that address
+        alone. The ACK or NAK, or None. This socket hears what comes to any address on its wire.
         """
-        return self.exchange(self.message(Type.REQUEST, ciaddr=address), silence_s)
+        message = self.message(Type.REQUEST, ciaddr=address)
+        self.send(message, to=server)
+        return next(iter(self.answers(message, silence_s, at_most=1)), None)
 
     def release(self, address: str, server: str) -> None:
         """RELEASE, which nobody answers."""
@@ -201,9 +202,9 @@ class RawClient:
         self.send(message)
         return next(iter(self.answers(message, silence_s, at_most=1)), None)
 
-    def send(self, message: Message) -> None:
-        """Broadcast a message, as an interface without an address does (RFC 2131, section 4.1)."""
-        self._socket.send(_frame(self.mac, message.encode()))
+    def send(self, message: Message, *, to: str | None = None) -> None:
+        """Broadcast a message, as an interface without an address does (RFC 2131, section 4.1); or send it `to` one."""
+        self._socket.send(_frame(self.mac, message.encode(), to or "255.255.255.255"))
 
     def answers(self, message: Message, silence_s: float, at_most: int | None = None) -> list[Message]:
         """What servers answer to `message` within `silence_s` seconds, until there are `at_most` answers."""
@@ -242,11 +243,13 @@ def _open(interface: str) -> socket.socket:
     return link
 
 
-def _frame(source_mac: str, payload: bytes) -> bytes:
-    """`payload` in UDP 68 → 67, IPv4 0.0.0.0 → 255.255.255.255, Ethernet broadcast."""
+def _frame(source_mac: str, payload: bytes, destination: str) -> bytes:
+    """`payload` in UDP 68 → 67, IPv4 0.0.0.0 → `destination`, Ethernet broadcast."""
     # A UDP checksum of zero means that there is none (RFC 768).
     udp = struct.pack("!HHHH", _CLIENT_PORT, _SERVER_PORT, 8 + len(payload), 0) + payload
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, _PROTOCOL_UDP, 0, bytes(4), b"\xff" * 4)
+    header = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, _PROTOCOL_UDP, 0, bytes(4), socket.inet_aton(destination)
+    )
     header = header[:10] + struct.pack("!H", _checksum(header)) + header[12:]
     ethernet = b"\xff" * 6 + _mac_octets(source_mac) + struct.pack("!H", _ETHERTYPE_IPV4)
     return ethernet + header + udp
