@@ -874,7 +874,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., object]]] = {
     "duplicates are not looked for": (macs, "duplicates_under", lambda *_, **__: {}),
     "nobody gets a MAC back": (macs, "may_regain", lambda *_: set()),
     "a MAC that was swept is lost": (extents, "give_back", nothing),
-    "a MAC that was named stays free": (extents, "take", lambda *_: True),
+    "a MAC that was named stays free": (extents, "take_all", lambda *_: 1),
     "ranges that go stay free": (extents, "remove_extent", nothing),
     "ranges that come are free, used or not": (mac_ranges, "gaps", lambda extent, _: [extent]),
     "ranges may be other pools' too": (mac_ranges, "refuse_overlaps", nothing),
