@@ -150,12 +150,13 @@ def test_after_a_crash_of_everything_the_same_servers_serve(trio: Stage) -> None
         host.stop_agent()
     for host in reversed(stage.hosts):
         host.start()
+        host.start_agent()
     assert acquire(stage.guest("crash", promised["mac"]), promised["mac"]) == promised["ip"]
     stage.control.start()
     stage.vnic("after")
-    for host in reversed(stage.hosts):
-        host.start_agent()
     wait_until(lambda: starts(stage, "after"), PATIENCE_S, "all servers confirm")
+    for host in stage.hosts:
+        wait_for_state(stage, host, "up")
     assert since(stage) == before
 
 
