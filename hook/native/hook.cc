@@ -5,6 +5,8 @@
 #include <cc/command_interpreter.h>
 #include <cc/data.h>
 #include <dhcp/dhcp4.h>
+#include <dhcp/libdhcp++.h>
+#include <dhcp/option_custom.h>
 #include <dhcp/option_int.h>
 #include <dhcp/pkt4.h>
 #include <dhcpsrv/cfgmgr.h>
@@ -113,6 +115,26 @@ Judged judge_for_network(const Pkt4Ptr& query, uint8_t type, uint64_t mac, const
 void push_event(LeaseEventType type, const Lease4Ptr& lease, uint64_t mac) {
     state().events.push(
         {now_ms(), lease->cltt_, mac, lease->subnet_id_, lease->addr_.toUint32(), lease->valid_lft_, type});
+}
+
+// A client in INIT-REBOOT (an address asked for, and no server named) that has no lease with this server gets NAK from
+// an authoritative Kea, although the address is reserved for it: another server had granted it. With a server
+// identifier Kea takes it for a client that selects us, and grants. Source: Dhcpv4Srv::assignLease of Kea 2.2.
+void let_reboot(const Pkt4Ptr& query, uint32_t subnet_id, uint64_t mac) {
+    using isc::dhcp::OptionCustom;
+    const auto asked = query->options_.find(isc::dhcp::DHO_DHCP_REQUESTED_ADDRESS);
+    if (asked == query->options_.end() || query->options_.count(isc::dhcp::DHO_DHCP_SERVER_IDENTIFIER) != 0) {
+        return;
+    }
+    const auto address = boost::dynamic_pointer_cast<OptionCustom>(asked->second);
+    const auto reserved = state().store.by_mac(subnet_id, mac);
+    if (!address || !reserved || address->readAddress().toUint32() != reserved->address) {
+        return;
+    }
+    const auto definition = isc::dhcp::LibDHCP::getOptionDef(DHCP4_OPTION_SPACE, isc::dhcp::DHO_DHCP_SERVER_IDENTIFIER);
+    const boost::shared_ptr<OptionCustom> server(new OptionCustom(*definition, isc::dhcp::Option::V4));
+    server->writeAddress(query->getLocalAddr());
+    query->addOption(server);
 }
 
 void remember(const Pkt4Ptr& query, const SubnetPtr& subnet) {
@@ -283,6 +305,9 @@ int subnet4_select(CalloutHandle& handle) {
         const uint8_t type = query->getType();
         const Judged judged = judge_for_network(query, type, mac, subnet, at_ms);
         if (judged.verdict == Verdict::kServe) {
+            if (type == isc::dhcp::DHCPREQUEST) {
+                let_reboot(query, judged.subnet_id, mac);
+            }
             remember(query, subnet);
             handle.setStatus(before);
             return 0;

@@ -107,3 +107,15 @@ def test_on_a_link_whose_network_it_does_not_have_it_says_nothing_unless_it_is_t
         heard = client.renew("192.0.2.40", 0.5, server="192.0.2.2")
     assert (None if heard is None else heard.type) == answer
     assert host.kea_runs
+
+
+def test_a_guest_that_reboots_keeps_its_address_at_a_server_that_never_granted_it(
+    serve: Serve, client: Callable[[str], RawClient]
+) -> None:
+    """INIT-REBOOT: another of the network's servers has its lease, and both have the reservation."""
+    serve("reject")
+    answer = client(KNOWN).request("192.0.2.40")
+    assert answer is not None
+    assert (answer.type, answer.yiaddr) == (Type.ACK, "192.0.2.40")
+    refusal = client(KNOWN).request("192.0.2.41")
+    assert refusal is None or refusal.type == Type.NAK
