@@ -4,12 +4,17 @@ import re
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
 
 from lab import Lab
 from lab.postgres import Postgres, postgres
 from lab.text import tail
 
 _standing: list[Lab] = []
+
+# An example may take as long as a busy machine needs: timings are not what tests are for.
+settings.register_profile("patient", settings.get_profile(settings.get_current_profile_name()), deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture
