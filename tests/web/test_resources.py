@@ -1,5 +1,6 @@
 """What each resource answers."""
 
+import logging
 from typing import Any
 
 import pytest
@@ -422,3 +423,10 @@ def test_the_doctor_tells_where_what_and_what_to_do(api: Api, ctx: Context) -> N
     assert (found["code"], found["subject"]) == ("count-wrong", "mac-pools/default")
     assert found["sentence"]
     assert found["mend"]
+
+
+def test_the_log_says_which_vnic_a_request_was_about(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "leasehold.web.observe")
+    api.call("GET", "/v1/vnics/v7", headers={"X-Request-Id": "engine-7"})
+    (facts,) = [record.facts for record in caplog.records if hasattr(record, "facts")]
+    assert (facts["vnic"], facts["request_id"], facts["status"]) == ("v7", "engine-7", 404)

@@ -74,6 +74,8 @@ def _end(response: Response) -> Response:
                 "token": None if caller is None else caller.id,
                 "role": None if caller is None else caller.role,
                 "client": request.remote_addr,
+                # What it was about: vnic, host, subnet and so on, as their ids in the path.
+                **{name.removesuffix("_id"): value for name, value in (request.view_args or {}).items()},
             }
         },
     )
