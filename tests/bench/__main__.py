@@ -1,4 +1,4 @@
-"""`python -m bench [NAME …]`: runs the benchmarks named, or all, and writes tests/bench/RESULTS.md."""
+"""`python -m bench [NAME …]`: runs the benchmarks named, or all, and writes what came out to tests/bench/RESULTS.md."""
 
 import argparse
 import os
@@ -42,22 +42,38 @@ def main() -> None:
 
 
 def _report(figures: list[Figure]) -> str:
+    """The new figures in the place of the same ones before, beside those that were not measured this time."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    rows, hows = _present()
+    rows |= {figure.name: f"{figure.row()} {today} |" for figure in figures}
+    hows |= {figure.name: f"- **{figure.name}**: {figure.how}" for figure in figures}
     lines = [
         "# Benchmarks",
         "",
         "Ratios, each between two things measured side by side in one run, in turns; the medians of the turns. "
         "`./dev bench` writes this file. What is asked for is a goal to reach, and stands beside what came out.",
         "",
-        f"Run on {datetime.now(UTC):%Y-%m-%d}: {_machine()}",
+        f"Run on {_machine()}",
         "",
-        "| figure | ratio | asked for | ours | theirs |",
-        "|---|---|---|---|---|",
-        *(figure.row() for figure in figures),
+        "| figure | ratio | asked for | ours | theirs | on |",
+        "|---|---|---|---|---|---|",
+        *rows.values(),
         "",
-        *(f"- **{figure.name}**: {figure.how}" for figure in figures),
+        *hows.values(),
         "",
     ]
     return "\n".join(lines)
+
+
+def _present() -> tuple[dict[str, str], dict[str, str]]:
+    """The rows and the explanations that the file has, by figure."""
+    lines = _RESULTS.read_text().splitlines() if _RESULTS.exists() else []
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| figure |")]
+    hows = [line for line in lines if line.startswith("- **")]
+    return (
+        {line.split(" | ")[0].removeprefix("| "): line for line in rows},
+        {line.split("**")[1]: line for line in hows},
+    )
 
 
 def _machine() -> str:
