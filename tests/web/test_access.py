@@ -42,6 +42,7 @@ def test_nobody_gets_in_without_a_token(clients: Clients, operation: Operation) 
 @pytest.mark.parametrize("operation", GUARDED, ids=lambda each: each.view.__name__)
 def test_a_role_may_do_what_it_is_for_and_nothing_else(clients: Clients, operation: Operation, role: Role) -> None:
     answer = clients(role, "1" if role == "host" else None).call(operation.method, path_of(operation))
+    answer.close()
     assert (answer.status_code != 403) is allowed(operation, role)
 
 
