@@ -1,7 +1,9 @@
 """One door to the database: transactions that read, and transactions that write."""
 
 import re
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
@@ -30,6 +32,7 @@ AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 """A row of a query, its columns as attributes."""
 
 _BUSY_TIMEOUT_MS = 10_000
+_AGAIN_S = 0.02
 _STALLED_MS = 10_000
 _POOL = 16
 _DURABLE = "leasehold_durable"
@@ -224,6 +227,19 @@ def _server_engine(url: str) -> Engine:
     return engine
 
 
+def _set(connection: sqlite3.Connection, pragma: str) -> None:
+    """SQLite's busy handler does not wait where two processes turn a new file to WAL at once; so this does."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+            return
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_S)
+
+
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return _server_engine(url)
@@ -240,7 +256,7 @@ def _engine(url: str) -> Engine:
             "cache_size=-16000",  # KiB; most of a transaction of a thousand events, so that it need not spill
             "wal_autocheckpoint=10000",  # pages: what is changed often is then written to the database file once
         ):
-            connection.execute(f"PRAGMA {pragma}")
+            _set(connection, pragma)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
