@@ -1,19 +1,18 @@
 """The allocator against a plain set of numbers."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from sqlalchemy import Connection, create_engine, event, select
+from sqlalchemy import create_engine, select
 
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.tables import free_extents, metadata, spaces
+from service.statements import sent_to
 
 LAST = 40
 
@@ -85,25 +84,12 @@ def test_a_number_given_back_comes_after_all_others(ctx: Context) -> None:
         assert [extents.take_any(connection, space)[0] for _ in range(5)] == [2, 3, 4, 5, 1]
 
 
-@contextmanager
-def counted(connection: Connection) -> Iterator[list[str]]:
-    """The statements that are sent inside of the block."""
-    sent: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        sent.append(statement)
-
-    event.listen(connection, "before_cursor_execute", note)
-    yield sent
-    event.remove(connection, "before_cursor_execute", note)
-
-
 def test_taking_one_costs_no_more_in_a_scattered_space_than_in_a_huge_empty_one(ctx: Context) -> None:
     with ctx.db.write() as connection:
         empty = extents.create_space(connection, [(0, 2**40 - 1)])
         scattered = extents.create_space(connection, [(n, n) for n in range(0, 20_000, 2)])
         for space in (empty, scattered):
-            with counted(connection) as sent:
+            with sent_to(connection) as sent:
                 extents.take_any(connection, space)
             assert len(sent) == 4
 
@@ -114,7 +100,7 @@ def test_the_search_for_a_free_number_goes_through_the_index(tmp_path: Path) -> 
     metadata.create_all(engine, tables=[spaces, free_extents])
     with engine.begin() as connection:
         space = extents.create_space(connection, [(n, n) for n in range(0, 100, 2)])
-        with counted(connection) as sent:
+        with sent_to(connection) as sent:
             extents.take(connection, space, 50)
         search = next(statement for statement in sent if "ORDER BY" in statement)
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {search}", (space, 50, 1, 0)).all()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from netaddr import IPAddress, IPNetwork
-from sqlalchemy import event, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from leasehold.domain.addresses import AddressRange, Mac, MacRange
 from leasehold.domain.options import parse_option
@@ -40,6 +40,7 @@ from leasehold.service.context import Context
 from leasehold.store.tables import addresses, free_extents, server_subnets, spaces
 from leasehold.store.tables import subnets as subnets_table
 from service.conftest import Clock
+from service.statements import sent_to
 
 DEVICE = Mac.parse("02:00:00:00:00:77")
 
@@ -337,20 +338,13 @@ def test_a_subnet_of_a_slash_8_costs_no_more_than_a_slash_28(ctx: Context) -> No
 
     def cost(network: str, cidr: str, wider: str) -> tuple[int, int]:
         networks.put(ctx, network, ipam_enabled=True, ipam_servers=None)
-        statements = 0
-
-        def count(*_: object) -> None:
-            nonlocal statements
-            statements += 1
-
-        event.listen(ctx.db.engine, "before_cursor_execute", count)
-        subnet = subnets.create(ctx, SubnetSpec(network=network, cidr=IPNetwork(cidr)))
-        vnics.put(ctx, VnicSpec(id=network, vm="vm", name="eth0", subnet=subnet.id))
-        start(ctx, network)
-        subnet_changes.change(ctx, subnet.id, {"cidr": IPNetwork(wider)})
-        vnics.stop(ctx, network)
-        subnets.get(ctx, subnet.id)
-        event.remove(ctx.db.engine, "before_cursor_execute", count)
+        with sent_to(ctx.db.engine) as sent:
+            subnet = subnets.create(ctx, SubnetSpec(network=network, cidr=IPNetwork(cidr)))
+            vnics.put(ctx, VnicSpec(id=network, vm="vm", name="eth0", subnet=subnet.id))
+            start(ctx, network)
+            subnet_changes.change(ctx, subnet.id, {"cidr": IPNetwork(wider)})
+            vnics.stop(ctx, network)
+            subnets.get(ctx, subnet.id)
         with ctx.db.read() as connection:
             rows: int = connection.execute(
                 select(func.count())
@@ -358,7 +352,7 @@ def test_a_subnet_of_a_slash_8_costs_no_more_than_a_slash_28(ctx: Context) -> No
                 .join(subnets_table, subnets_table.c.space_id == free_extents.c.space_id)
                 .where(subnets_table.c.id == subnet.id)
             ).scalar_one()
-        return statements, rows
+        return len(sent), rows
 
     # Twice the same, so that nothing is done for the first time.
     cost("first", "192.0.2.0/28", "192.0.2.0/27")

@@ -1,8 +1,8 @@
 """What replication carries: parts of a subnet's reservation log, and the digest by which two sides compare."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from netaddr import IPAddress
 
@@ -29,6 +29,31 @@ class Batch:
     set: tuple[Entry, ...]
     unset: tuple[Mac, ...]
     from_epoch: str | None = None
+
+
+def joined(batches: Sequence[Batch], base: int, most: int) -> Batch | None:
+    """Those of a subnet's batches that follow one another from revision `base` on, up to `most` of them, as one; None
+    where none begins there."""
+    of_base = {batch.base: batch for batch in batches}
+    comes: dict[Mac, Entry] = {}
+    goes: dict[Mac, None] = {}
+    first = last = of_base.get(base)
+    for _ in range(most):
+        if last is None:
+            break
+        for mac in last.unset:
+            comes.pop(mac, None)
+            goes[mac] = None
+        for entry in last.set:
+            goes.pop(entry[0], None)
+            comes[entry[0]] = entry
+        following = of_base.get(last.revision)
+        if following is None:
+            break
+        last = following
+    if first is None or last is None:
+        return None
+    return replace(first, revision=last.revision, set=tuple(comes.values()), unset=tuple(goes))
 
 
 @dataclass(frozen=True, kw_only=True)

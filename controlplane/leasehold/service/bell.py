@@ -1,9 +1,11 @@
 """Wakes whoever waits for a commit: in this process, and, over PostgreSQL, in all others on the same database."""
 
+import json
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from enum import Flag, auto
 
@@ -17,7 +19,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _AFTER_A_FAULT_S = 0.5
-_MOST_FACTS = 30  # a NOTIFY has 8,000 octets; who misses a fact finds it in the database
+_MOST_OCTETS = 7_000  # a NOTIFY has less than 8,000; who misses a message finds what it says in the database
 
 
 class News(Flag):
@@ -46,6 +48,23 @@ class Fact:
     revision: int
 
 
+@dataclass(frozen=True)
+class Due:
+    """A host that is at revision `confirmed` of a subnet, as far as is stored, is to get this reservation, which is the
+    entry `revision` of the subnet's log. Told so, whoever pushes to the host need not look for it."""
+
+    host: str
+    confirmed: int | None
+    subnet: int
+    epoch: str
+    revision: int
+    mac: str
+    ip: str
+
+
+Take = Callable[[Sequence[Due]], None]
+
+
 class Bell:
     """A counter that threads wait on. Ring it after the commit: who wakes then sees what was committed."""
 
@@ -53,6 +72,7 @@ class Bell:
         self._condition = threading.Condition()
         self._counts = dict.fromkeys(News, 0)
         self._facts: dict[tuple[str, int, str], tuple[int, int]] = {}
+        self._take_due: Take | None = None
 
     @property
     def count(self) -> int:
@@ -96,6 +116,16 @@ class Bell:
             at, revision = self._facts.get((host, subnet, epoch), (0, 0))
             return revision if at > since else None
 
+    def due(self, *dues: Due) -> None:
+        """Hands these to whoever pushes. After the commit, as `ring`, which it takes the place of."""
+        take = self._take_due
+        if take is not None and dues:
+            take(dues)
+
+    def hand_due_to(self, take: Take | None) -> None:
+        """Who takes what `due` hands over; it is called in threads of others, and does not wait for anything."""
+        self._take_due = take
+
     def start(self) -> None:
         """From now on it also rings when a bell of another process does."""
 
@@ -116,7 +146,7 @@ class SharedBell(Bell):
         self._database = database
         self._name = str(uuid.uuid4())
         self._untold = News(0)
-        self._untold_facts: list[Fact] = []
+        self._untold_messages: deque[str] = deque()
         self._is_untold = threading.Condition()
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -137,11 +167,23 @@ class SharedBell(Bell):
             log.info("Other processes hear of a change only when they look next: %s", error)
 
     def tell(self, *facts: Fact) -> None:
-        """Wakes all who wait for facts, here and elsewhere."""
+        """Wakes all who wait for facts, with these, here and elsewhere."""
         super().tell(*facts)
-        with self._is_untold:
-            self._untold_facts += facts
-            self._is_untold.notify()
+        self._send(facts)
+
+    def due(self, *dues: Due) -> None:
+        """See Bell; who pushes may be in another process. A bell that was not started rings instead."""
+        super().due(*dues)
+        if self._threads:
+            self._send(dues)
+        elif dues:
+            self.ring(News.LOG)
+
+    def _send(self, messages: Sequence[Fact | Due]) -> None:
+        if messages and self._threads:
+            with self._is_untold:
+                self._untold_messages += [json.dumps([_KINDS.index(type(each)), *astuple(each)]) for each in messages]
+                self._is_untold.notify()
 
     def start(self) -> None:
         """See Bell."""
@@ -180,25 +222,39 @@ class SharedBell(Bell):
     def _tell(self, notices: Notices) -> None:
         while True:
             with self._is_untold:
-                self._is_untold.wait_for(lambda: self._untold or self._untold_facts or self._stopping.is_set())
+                self._is_untold.wait_for(lambda: self._untold or self._untold_messages or self._stopping.is_set())
                 told, self._untold = self._untold, News(0)
-                facts, self._untold_facts = self._untold_facts[:_MOST_FACTS], []
-            if told or facts:
-                notices.tell(self._name, told.value, [astuple(fact) for fact in facts])
-            if self._stopping.is_set():
+                messages = self._next_messages()
+            if told or messages:
+                notices.tell(self._name, told.value, messages)
+            if self._stopping.is_set() and not self._untold_messages:
                 return
+
+    def _next_messages(self) -> list[str]:
+        """As many as one NOTIFY has room for."""
+        messages: list[str] = []
+        room = _MOST_OCTETS
+        while self._untold_messages and (room := room - len(self._untold_messages[0]) - 1) >= 0:
+            messages.append(self._untold_messages.popleft())
+        return messages
 
     def _hear(self, notices: Notices) -> None:
         notices.listen()
         while not self._stopping.is_set():
             told = list(notices.hear(_POLL_S))
             of = News(0) if told else News.ALL
-            for sender, what, facts in told:
-                if sender != self._name:
-                    of |= News(what)
-                    super().tell(*(Fact(*fact) for fact in facts))
+            for sender, what, messages in told:
+                if sender == self._name:
+                    continue
+                of |= News(what)
+                read = [_KINDS[kind](*values) for kind, *values in messages]
+                # Who pushes comes first.
+                super().due(*(each for each in read if isinstance(each, Due)))
+                if facts := [each for each in read if isinstance(each, Fact)]:
+                    super().tell(*facts)
             if of:
                 super().ring(of)
 
 
+_KINDS: tuple[type[Fact | Due], ...] = (Fact, Due)
 Use = Callable[[Notices], None]

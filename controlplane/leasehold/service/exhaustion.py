@@ -1,32 +1,27 @@
 """Subnets that run out of addresses: told before, explained afterwards."""
 
-from typing import Any
-
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select
-from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.subnets import within
 from leasehold.errors import SubnetExhausted
 from leasehold.service import events, subnets
 from leasehold.service.context import Context, from_ms
 from leasehold.store.database import AnyRow
-from leasehold.store.prepared import prepared
-from leasehold.store.tables import addresses, leases, server_subnets, spaces
+from leasehold.store.tables import addresses, leases, server_subnets
 
 
-def warn(ctx: Context, connection: Connection, subnet: AnyRow, *, by: int) -> None:
+def warn(ctx: Context, connection: Connection, subnet: AnyRow, *, by: int, free: int, size: int) -> None:
     """Tells once when the subnet's free addresses came down to the mark, by so many, and when there are none left."""
-    space = _space(connection, space_id=subnet.space_id).one()
-    mark = max(space.size * ctx.settings.subnet_low_percent // 100, ctx.settings.subnet_low_count)
+    mark = max(size * ctx.settings.subnet_low_percent // 100, ctx.settings.subnet_low_count)
     data = {
         "subnet": subnet.id,
         "network": subnet.network_id,
         "cidr": subnet.cidr,
-        "free": space.free,
-        "size": space.size,
+        "free": free,
+        "size": size,
     }
     for event, level in (("subnet.low", mark), ("subnet.exhausted", 0)):
-        if space.free <= level < space.free + by:
+        if free <= level < free + by:
             events.emit(connection, ctx.now_ms(), event, f"subnets/{subnet.id}", data)
 
 
@@ -110,8 +105,3 @@ def _next_free_ms(ctx: Context, connection: Connection, subnet: AnyRow, owed: Co
             free_ms = max(free_ms, declined_until_ms or 0)
             earliest = free_ms if earliest is None else min(earliest, free_ms)
     return earliest
-
-
-@prepared
-def _space(space_id: Any) -> Executable:
-    return select(spaces.c.free, spaces.c.size).where(spaces.c.id == space_id)

@@ -161,7 +161,7 @@ def _take_places(ctx: Context, connection: Connection, new: AnyRow, offsets: Seq
     if len(left) < len(others):
         raise exhaustion.too_small(new, wanted=len(offsets), size=sum(last - first + 1 for first, last in ranges))
     if offsets:
-        exhaustion.warn(ctx, connection, new, by=len(offsets))
+        exhaustion.warn(ctx, connection, new, by=len(offsets), free=new.free - len(offsets), size=new.size)
     return dict(zip(same, same, strict=True)) | dict(zip(others, left, strict=True))
 
 

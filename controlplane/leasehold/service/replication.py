@@ -5,6 +5,7 @@ could serve whatever it has from earlier. Addresses wait for these rows, and for
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Select, Update, delete, func, insert, or_, select, true, update
@@ -76,8 +77,9 @@ def next_step(ctx: Context, host_id: str, subnet_id: int) -> Batch | Resync | No
         return _batch(connection, row, row.epoch, log_step(ctx)) or _resync(connection, row, row.epoch)
 
 
-def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: int, *, news: News = News.ALL) -> None:
-    """The host has the subnet's reservations at this revision on disk. Of another epoch, it means nothing.
+def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: int) -> None:
+    """The host has all of the subnet's reservations at this revision on disk, wherever it was before. Of another epoch,
+    it means nothing.
 
     Whoever waits is told before it is stored, and that does not wait for the disk: what is lost here with the power,
     hosts say again when they are asked.
@@ -88,7 +90,44 @@ def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: in
         if epoch != _epoch(connection).scalar_one():
             return
         _confirm(connection, host_id=host_id, subnet_id=subnet_id, revision=revision, now_ms=ctx.now_ms())
-    ctx.bell.ring(news)
+    ctx.bell.ring()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advance:
+    """A host that was at revision `base` of a subnet, as is stored, has it at `revision` on disk."""
+
+    subnet: int
+    epoch: str
+    base: int
+    revision: int
+
+
+def tell(ctx: Context, host_id: str, advance: Advance) -> None:
+    """Whoever waits is told of it. `store` keeps it, later: what is lost meanwhile, hosts say again when asked."""
+    ctx.bell.tell(Fact(host=host_id, subnet=advance.subnet, epoch=advance.epoch, revision=advance.revision))
+
+
+def store(ctx: Context, host_id: str, advances: Collection[Advance]) -> None:
+    """Keeps what was told. An advance of another epoch, or from where the host is no more, since somebody found out
+    meanwhile that it has another state, means nothing. This does not wait for the disk."""
+    with ctx.db.write(durable=False) as connection:
+        keep_epoch(connection)
+        epoch, now_ms = _epoch(connection).scalar_one(), ctx.now_ms()
+        stored = [
+            _advance(
+                connection,
+                host_id=host_id,
+                subnet_id=each.subnet,
+                base=each.base,
+                revision=each.revision,
+                now_ms=now_ms,
+            )
+            for each in advances
+            if each.epoch == epoch
+        ]
+        is_all = len([row for rows in stored for row in rows]) == len(advances)
+    ctx.bell.ring(News.CONFIRMED if is_all else News.ALL)
 
 
 def forget(ctx: Context, host_id: str, subnet_id: int) -> None:
@@ -227,7 +266,7 @@ def _state_of(host_id: str, subnet_id: int) -> Update:
 
 def _batch(connection: Connection, row: AnyRow, epoch: str, limit: int) -> Batch | None:
     """The log after what was confirmed, the last entry of each MAC; None where the log does not reach back so far."""
-    entries = _entries(connection, subnet_id=row.id, after=row.confirmed_revision, limit=limit).all()
+    entries = _entries(connection, subnet_id=row.id, after=row.confirmed_revision, limit=limit)
     if not entries or entries[0].revision != row.confirmed_revision + 1:
         return None
     last = {entry.mac: entry.offset for entry in entries}
@@ -302,3 +341,13 @@ def _epoch() -> Executable:
 @prepared
 def _confirm(host_id: Any, subnet_id: Any, revision: Any, now_ms: Any) -> Update:
     return _state_of(host_id, subnet_id).values(confirmed_revision=revision, confirmed_ms=now_ms)
+
+
+@prepared
+def _advance(host_id: Any, subnet_id: Any, base: Any, revision: Any, now_ms: Any) -> Executable:
+    return (
+        _state_of(host_id, subnet_id)
+        .where(server_subnets.c.confirmed_revision == base)
+        .values(confirmed_revision=revision, confirmed_ms=now_ms)
+        .returning(server_subnets.c.subnet_id)
+    )

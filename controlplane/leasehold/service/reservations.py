@@ -61,7 +61,7 @@ def promise(
         _of_device(connection, subnet_id=subnet_id, mac=mac.value)
         if vnic_id is None
         else _of_vnic(connection, subnet_id=subnet_id, vnic_id=vnic_id)
-    ).all()
+    )
     # A server may still serve a draining address to the MAC that it was promised to, and so to no other.
     mine = [row for row in own if row.mac == mac.value or (row.state != "held" and not row.owed)]
     if any(row.state != "held" for row in mine):
@@ -79,13 +79,8 @@ def promise(
         return
     offset = _take(ctx, connection, subnet, wanted) if kept is None else kept.offset
     revision = _log(connection, subnet, mac, offset, held=True)
-    values = {"state": "held", "mac": mac.value, "vnic_id": vnic_id, "revision": revision, "free_at_ms": None}
-    if kept is None:
-        connection.execute(_INSERT_ADDRESS, {"subnet_id": subnet_id, "offset": offset, **values})
-    else:
-        connection.execute(
-            update(addresses).where(addresses.c.subnet_id == subnet_id, addresses.c.offset == offset).values(**values)
-        )
+    hold = _hold_new if kept is None else _hold_again
+    hold(connection, subnet_id=subnet_id, offset=offset, mac=mac.value, vnic_id=vnic_id, revision=revision)
     tell(ctx, connection, "reservation.added", subnet, offset, mac, vnic_id)
 
 
@@ -267,16 +262,15 @@ def refuse_retiring(subnet: AnyRow) -> None:
 def _log(connection: Connection, subnet: AnyRow, mac: Mac, offset: int, *, held: bool) -> int:
     """Takes the next revision of the subnet, whose row the caller has locked, for a reservation that comes or goes."""
     digest = toggle(subnet.digest, mac, subnets.address_of(subnet, offset))
-    revision: int = _next_revision(connection, subnet_id=subnet.id, digest=digest).scalar_one()
-    connection.execute(
-        _INSERT_LOG,
-        {
-            "subnet_id": subnet.id,
-            "revision": revision,
-            "mac": mac.value,
-            "offset": offset if held else None,
-            "digest": digest,
-        },
+    revision: int = subnet.revision + 1
+    _set_revision(connection, subnet_id=subnet.id, revision=revision, digest=digest)
+    _insert_entry(
+        connection,
+        subnet_id=subnet.id,
+        revision=revision,
+        mac=mac.value,
+        offset=offset if held else None,
+        digest=digest,
     )
     return revision
 
@@ -287,11 +281,11 @@ def _take(ctx: Context, connection: Connection, subnet: AnyRow, wanted: IPAddres
         taken = extents.take_any(connection, subnet.space_id)
         if not taken:
             raise exhaustion.exhausted(ctx, connection, subnet, _owing(), _owed())
-        exhaustion.warn(ctx, connection, subnet, by=1)
+        exhaustion.warn(ctx, connection, subnet, by=1, free=subnet.free - 1, size=subnet.size)
         return taken[0]
     offset = offset_of(spec, wanted)
     if extents.take(connection, subnet.space_id, offset):
-        exhaustion.warn(ctx, connection, subnet, by=1)
+        exhaustion.warn(ctx, connection, subnet, by=1, free=subnet.free - 1, size=subnet.size)
         return offset
     row = connection.execute(
         select(addresses).where(addresses.c.subnet_id == subnet.id, addresses.c.offset == offset)
@@ -340,8 +334,26 @@ def _has_twins_reservation(
     )
 
 
-_INSERT_ADDRESS = insert(addresses)
-_INSERT_LOG = insert(reservation_log)
+@prepared
+def _insert_entry(subnet_id: Any, revision: Any, mac: Any, offset: Any, digest: Any) -> Executable:
+    return insert(reservation_log).values(subnet_id=subnet_id, revision=revision, mac=mac, offset=offset, digest=digest)
+
+
+@prepared
+def _hold_new(subnet_id: Any, offset: Any, mac: Any, vnic_id: Any, revision: Any) -> Executable:
+    return insert(addresses).values(
+        subnet_id=subnet_id, offset=offset, state="held", mac=mac, vnic_id=vnic_id, revision=revision, free_at_ms=None
+    )
+
+
+@prepared
+def _hold_again(subnet_id: Any, offset: Any, mac: Any, vnic_id: Any, revision: Any) -> Executable:
+    """A row of an address that drains or cools."""
+    return (
+        update(addresses)
+        .where(addresses.c.subnet_id == subnet_id, addresses.c.offset == offset)
+        .values(state="held", mac=mac, vnic_id=vnic_id, revision=revision, free_at_ms=None)
+    )
 
 
 @prepared
@@ -364,13 +376,8 @@ def _had(subnet_id: Any, whose: ColumnElement[bool]) -> Executable:
 
 
 @prepared
-def _next_revision(subnet_id: Any, digest: Any) -> Executable:
-    return (
-        update(subnets_table)
-        .where(subnets_table.c.id == subnet_id)
-        .values(revision=subnets_table.c.revision + 1, digest=digest)
-        .returning(subnets_table.c.revision)
-    )
+def _set_revision(subnet_id: Any, revision: Any, digest: Any) -> Executable:
+    return update(subnets_table).where(subnets_table.c.id == subnet_id).values(revision=revision, digest=digest)
 
 
 @prepared

@@ -154,8 +154,6 @@ def _set_ranges(
     ctx: Context, connection: Connection, row: AnyRow, before: Sequence[Extent], after: Sequence[Extent]
 ) -> list[Extent]:
     """Lets the subnet hand these offsets out instead of those; returns what it does not any more."""
-    free = select(spaces.c.free).where(spaces.c.id == row.space_id)
-    free_before: int = connection.execute(free).scalar_one()
     lost = without(before, after)
     for first, last in lost:
         extents.remove_extent(connection, row.space_id, first, last)
@@ -166,9 +164,10 @@ def _set_ranges(
             .order_by(addresses.c.offset)
         ).scalars()
         extents.insert_extents(connection, row.space_id, gaps((first, last), known), size=last - first + 1)
-    fewer = free_before - connection.execute(free).scalar_one()
+    changed = subnets.require(connection, row.id)
+    fewer = row.free - changed.free
     if fewer > 0:
-        exhaustion.warn(ctx, connection, row, by=fewer)
+        exhaustion.warn(ctx, connection, row, by=fewer, free=changed.free, size=changed.size)
     return lost
 
 

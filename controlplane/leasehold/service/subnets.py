@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
-from sqlalchemy import Connection, and_, delete, func, insert, select, true
+from sqlalchemy import Connection, Select, and_, delete, func, insert, select, true
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import AddressRange, Mac, MacRange
@@ -132,7 +132,8 @@ def delete_in(connection: Connection, row: AnyRow) -> None:
 
 
 def require(connection: Connection, subnet_id: int, *, lock: bool = False) -> AnyRow:
-    """The subnet's row, locked until the transaction ends if asked; raises SubnetNotFound."""
+    """The subnet's row, with how many addresses it hands out (`size`) and how many of them are `free`; locked until the
+    transaction ends if asked. Raises SubnetNotFound."""
     find = _find_locked if lock else _find
     row = find(connection, subnet_id=subnet_id).one_or_none()
     if row is None:
@@ -288,13 +289,7 @@ def _hands_out(row: AnyRow, offset: int) -> bool:
 
 
 def _subnets(connection: Connection, condition: Any, limit: int | None) -> list[Subnet]:
-    rows = connection.execute(
-        select(subnets, spaces.c.free, spaces.c.size)
-        .join(spaces, spaces.c.id == subnets.c.space_id)
-        .where(condition)
-        .order_by(subnets.c.id)
-        .limit(limit)
-    ).all()
+    rows = connection.execute(_with_space().where(condition).order_by(subnets.c.id).limit(limit)).all()
     ids = [row.id for row in rows]
     counts: dict[tuple[int, str], int] = {
         (subnet_id, state): count
@@ -328,11 +323,15 @@ def _usage(row: AnyRow, counts: Mapping[str, int]) -> SubnetUsage:
     return SubnetUsage(size=row.size, free=row.free, out_of_range=sum(counts.values()) - in_range, **counts)
 
 
+def _with_space() -> Select[Any]:
+    return select(subnets, spaces.c.free, spaces.c.size).join(spaces, spaces.c.id == subnets.c.space_id)
+
+
 @prepared
 def _find(subnet_id: Any) -> Executable:
-    return select(subnets).where(subnets.c.id == subnet_id)
+    return _with_space().where(subnets.c.id == subnet_id)
 
 
 @prepared
 def _find_locked(subnet_id: Any) -> Executable:
-    return select(subnets).where(subnets.c.id == subnet_id).with_for_update()
+    return _with_space().where(subnets.c.id == subnet_id).with_for_update()

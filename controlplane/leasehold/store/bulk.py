@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from leasehold.store import driver
+
 _POSTGRESQL_TYPES = {BigInteger: "bigint", Integer: "integer", Boolean: "boolean"}
 
 
@@ -35,6 +38,17 @@ def write_rows(
     takes the place of the one with the same primary key, but for columns that are not named."""
     if not rows:
         return
+    sql = _statement(connection.dialect.name, table, tuple(columns), replace)
+    if connection.dialect.name == "sqlite":
+        driver.write_many(connection, sql, list(rows))
+        return
+    keys = [f"c{number}" for number in range(len(columns))]
+    document = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], separators=(",", ":"))
+    driver.write(connection, sql, (document,))
+
+
+@cache
+def _statement(dialect: str, table: Table, columns: tuple[Column[Any], ...], replace: bool) -> str:
     names = [f'"{column.name}"' for column in columns]
     tail = ""
     if replace:
@@ -42,21 +56,18 @@ def write_rows(
         changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
         tail = f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
     into = f"INSERT INTO {table.name} ({', '.join(names)})"
-    if connection.dialect.name == "sqlite":
+    if dialect == "sqlite":
         marks = ", ".join("?" * len(columns))
-        connection.exec_driver_sql(f"{into} VALUES ({marks}){tail}", list(rows))
-        return
+        return f"{into} VALUES ({marks}){tail}"
     # The driver binds values one by one; PostgreSQL takes one document apart in less time.
-    fields = ", ".join(f"c{number} {_type_of(column)}" for number, column in enumerate(columns))
-    taken = ", ".join(
-        f"c{number}{'::json' if isinstance(column.type, JSON) else ''}" for number, column in enumerate(columns)
-    )
     keys = [f"c{number}" for number in range(len(columns))]
-    document = json.dumps([dict(zip(keys, row, strict=True)) for row in rows], separators=(",", ":"))
-    connection.exec_driver_sql(
+    fields = ", ".join(f"{key} {_type_of(column)}" for key, column in zip(keys, columns, strict=True))
+    taken = ", ".join(
+        f"{key}{'::json' if isinstance(column.type, JSON) else ''}" for key, column in zip(keys, columns, strict=True)
+    )
+    return (
         f"{into} SELECT {taken} FROM ROWS FROM (json_to_recordset(%s::json) AS ({fields})) WITH ORDINALITY "  # noqa: S608
-        f"AS given({', '.join([*keys, 'place'])}) ORDER BY place{tail}",
-        (document,),
+        f"AS given({', '.join([*keys, 'place'])}) ORDER BY place{tail}"
     )
 
 

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from leasehold.errors import DatabaseBusy, DatabaseUnavailable
+from leasehold.store.driver import drop_pipeline, leave_pipeline
 from leasehold.store.tables import duties, metadata
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -38,6 +39,7 @@ _POOL = 16
 _DURABLE = "leasehold_durable"
 _WRITES = "leasehold_writes"
 _LAST = "leasehold_last"
+_SYNCHRONOUS = "leasehold_synchronous"
 
 Finish = Callable[[Connection, list[Any]], None]
 
@@ -95,12 +97,16 @@ class Database:
             with connection.begin() as transaction:
                 if not durable and not self.is_sqlite:
                     connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-                yield connection
+                try:
+                    yield connection
+                    if not dry_run:
+                        for finish, items in last.items():
+                            finish(connection, items)
+                        leave_pipeline(connection)
+                finally:
+                    drop_pipeline(connection)
                 if dry_run:
                     transaction.rollback()
-                else:
-                    for finish, items in last.items():
-                        finish(connection, items)
 
     def joined(self, connection: Connection) -> "Database":
         """The same database for whoever is to be part of a transaction of `write`: see JoinedDatabase."""
@@ -224,6 +230,11 @@ def _server_engine(url: str) -> Engine:
             )
         connection.commit()
 
+    @event.listens_for(engine, "before_cursor_execute")
+    def wait(connection: Connection, *_: object) -> None:
+        # SQLAlchemy looks at an answer as soon as it has sent a statement.
+        leave_pipeline(connection)
+
     return engine
 
 
@@ -265,7 +276,9 @@ def _engine(url: str) -> Engine:
         options = connection.get_execution_options()
         if options.get(_WRITES, False):
             synchronous = "FULL" if options.get(_DURABLE, True) else "NORMAL"
-            connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+            if connection.info.get(_SYNCHRONOUS) != synchronous:
+                connection.exec_driver_sql(f"PRAGMA synchronous = {synchronous}")
+                connection.info[_SYNCHRONOUS] = synchronous
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql("BEGIN")

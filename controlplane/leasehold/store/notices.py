@@ -21,9 +21,10 @@ class Notices:
         connection.autocommit = True
         self._connection = connection
 
-    def tell(self, sender: str, what: int, facts: Sequence[Sequence[object]]) -> None:
-        """Tells all who listen, with the name of who did it. `facts` are JSON-ready, and less than 8,000 octets."""
-        self._connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, json.dumps([sender, what, facts])))
+    def tell(self, sender: str, what: int, messages: Sequence[str]) -> None:
+        """Tells all who listen, with the name of who did it. Messages are JSON, and in all less than 7,900 octets."""
+        payload = f'["{sender}",{what},[{",".join(messages)}]]'
+        self._connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, payload))
 
     def listen(self) -> None:
         """What is told from now on is heard."""
@@ -32,8 +33,8 @@ class Notices:
     def hear(self, timeout_s: float) -> Iterator[tuple[str, int, Sequence[Sequence[Any]]]]:
         """Who told what since it was asked last; if nobody did, it waits up to `timeout_s` seconds for one."""
         for notice in self._connection.notifies(timeout=timeout_s, stop_after=1):
-            sender, what, facts = json.loads(notice.payload)
-            yield sender, what, facts
+            sender, what, messages = json.loads(notice.payload)
+            yield sender, what, messages
 
     def close(self) -> None:
         """Closes the connection."""

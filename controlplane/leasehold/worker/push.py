@@ -4,15 +4,20 @@ each."""
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from leasehold.domain.replication import EMPTY_DIGEST, Batch, Entry, Resync, SubnetState, mending
+from netaddr import IPAddress
+
+from leasehold.domain.addresses import Mac
+from leasehold.domain.replication import EMPTY_DIGEST, Batch, Entry, Resync, SubnetState, joined, mending
 from leasehold.domain.values import Host
-from leasehold.errors import HostNotFound, HostUnreachable, KeaRefused
+from leasehold.errors import HostNotFound, HostUnreachable, KeaRefused, Unavailable
 from leasehold.kea.commands import Applied, Commands
 from leasehold.service import counters, hosts, replication, sightings
-from leasehold.service.bell import News
+from leasehold.service.bell import Due, News
 from leasehold.service.context import Context
+from leasehold.service.replication import Advance
+from leasehold.store.database import DutyLost
 from leasehold.worker.loops import Loop, backoff_s
 
 log = logging.getLogger(__name__)
@@ -20,6 +25,7 @@ log = logging.getLogger(__name__)
 _FIRST_BACKOFF_S = 0.2
 _MOST_BACKOFF_S = 5
 _IDLE_S = 60
+_STORE_AFTER_S = 0.01
 _REST_PER_WORK = 3
 _MOST_REST_S = 1.0
 
@@ -40,10 +46,15 @@ class Push:
         self._lock = threading.Lock()
         # No thread between the bell and this one: `start` waits for what comes of it.
         self._loop = Loop("push", self._turn, bell=ctx.bell, news=News.PLAN | News.LOG)
-        self.start = self._loop.start
+
+    def start(self) -> None:
+        """Begins to look, and to take what others know is due."""
+        self._ctx.bell.hand_due_to(self._take)
+        self._loop.start()
 
     def stop(self) -> None:
         """Lets the commands under way be the last."""
+        self._ctx.bell.hand_due_to(None)
         self._loop.stop()
         for sender in self._all():
             sender.loop.stop()
@@ -68,6 +79,16 @@ class Push:
         for host_id in hosts.answering(self._ctx, away):
             self._sender(host_id, self._ctx if own is None else own[host_id]).retry()
         return self._ctx.settings.manage_interval_s
+
+    def _take(self, dues: Sequence[Due]) -> None:
+        """What somebody knows to be next for hosts is theirs without a look, so that a start need not wait for one."""
+        own = None if self._own is None else self._own()
+        for due in dues:
+            if self._loop.stopping:
+                break
+            if own is None or due.host in own:
+                ctx = self._ctx if own is None else own[due.host]
+                self._sender(due.host, ctx).add_due(due)
 
     def _sender(self, host_id: str, ctx: Context) -> "_Sender":
         with self._lock:
@@ -96,17 +117,34 @@ class _Sender:
         self._host: Host | None = None
         self._host_read_at = 0.0
         self._lock = threading.Lock()
-        self._behind: dict[int, Batch | None] = {}
+        # Batches that somebody knew of, or None where the database is to be asked.
+        self._behind: dict[int, list[Batch] | None] = {}
         self._at: dict[int, int] = {}
+        self._unstored: dict[int, Advance] = {}
+        self._store_at = 0.0
         self._failures = 0
         self._not_before = 0.0
-        self.loop = Loop(f"push to {host_id}", self._turn)
+        self.loop = Loop(f"push to {host_id}", self._turn, at_end=self._store_last)
 
     def add(self, batches: Mapping[int, Batch | None]) -> None:
         """The host lags on these subnets, and this batch is next, where that is known."""
         with self._lock:
-            self._behind.update(batches)
+            for subnet_id, batch in batches.items():
+                known = self._behind.setdefault(subnet_id, [])
+                if batch is None or known is None:
+                    self._behind[subnet_id] = None
+                else:
+                    known.append(batch)
         self.loop.wake()
+
+    def add_due(self, due: Due) -> None:
+        """The host lacks this, and perhaps more."""
+        base = due.revision - 1
+        with self._lock:
+            is_known = bool(self._behind.get(due.subnet)) or self._at.get(due.subnet, due.confirmed) == base
+        entry = (Mac.parse(due.mac), IPAddress(due.ip), None)
+        batch = Batch(subnet=due.subnet, epoch=due.epoch, base=base, revision=due.revision, set=(entry,), unset=())
+        self.add({due.subnet: batch if is_known else None})
 
     def retry(self) -> None:
         """The host was found away, and answers again: ends the present back-off."""
@@ -132,34 +170,69 @@ class _Sender:
         except KeaRefused as error:
             log.warning("Reservations for host %s were refused: %s", self.host_id, error)
             return self._back_off(behind)
+        except Exception:
+            self._look_again(behind)
+            raise
         else:
             self._failures = 0
             self.found_away = False
-        return _IDLE_S
+        return self._store_in_time()
 
     def _back_off(self, behind: Iterable[int]) -> float:
-        with self._lock:
-            self._behind |= dict.fromkeys(behind)
+        self._look_again(behind)
         self._host = None
         self._failures += 1
         wait_s = backoff_s(self._failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
         self._not_before = time.monotonic() + wait_s
         return wait_s
 
-    def _catch_up(self, subnet_id: int, batch: Batch | None) -> None:
-        """`batch` was next when somebody looked; not so any more if this sent another meanwhile."""
-        if batch is not None and self._at.get(subnet_id, batch.base) != batch.base:
-            batch = None
+    def _look_again(self, behind: Iterable[int]) -> None:
+        with self._lock:
+            self._behind |= dict.fromkeys(behind)
+
+    def _catch_up(self, subnet_id: int, batches: Sequence[Batch] | None) -> None:
+        """`batches` were next when somebody looked; not so any more if this sent others meanwhile."""
         while not self.loop.stopping:
-            step = batch or replication.next_step(self._ctx, self.host_id, subnet_id)
+            step: Batch | Resync | None = None
+            if batches:
+                at = self._at.get(subnet_id, batches[0].base)
+                step = joined(batches, at, replication.log_step(self._ctx))
+                batches = None
+            if step is None:
+                self._store()
+                step = replication.next_step(self._ctx, self.host_id, subnet_id)
             if step is None:
                 return
-            batch = None
             host = self._known_host()
             if isinstance(step, Resync):
                 self._send_all(host, step)
             elif self._send_batch(host, step) and step.revision - step.base < replication.log_step(self._ctx):
-                return  # that was all; what came since has rung the bell
+                return  # that was all; what came since was told
+
+    def _store_in_time(self) -> float:
+        """Keeps what the host confirmed once nobody waits for this thread; returns for how long there is nothing to do.
+
+        So a start that waits for several hosts does not share the processor with that, and what is confirmed shortly
+        after goes into the same transaction.
+        """
+        if not self._unstored:
+            return _IDLE_S
+        wait_s = self._store_at - time.monotonic()
+        if wait_s > 0:
+            return wait_s
+        self._store()
+        return _IDLE_S
+
+    def _store(self) -> None:
+        if self._unstored:
+            replication.store(self._ctx, self.host_id, self._unstored.values())
+            self._unstored = {}
+
+    def _store_last(self) -> None:
+        try:
+            self._store()
+        except (Unavailable, DutyLost) as error:
+            log.info("What host %s confirmed last is not stored, and asked again: %s", self.host_id, error)
 
     def _send_batch(self, host: Host, batch: Batch) -> bool:
         """Whether the host took it."""
@@ -168,16 +241,31 @@ class _Sender:
         except KeaRefused as error:
             # What the hook has does not fit the log: reservations that others added or removed there, for one.
             log.warning("Host %s gets all reservations of subnet %d: %s", host.id, batch.subnet, error)
+            self._at.pop(batch.subnet, None)
+            self._unstored.pop(batch.subnet, None)
             replication.forget(self._ctx, host.id, batch.subnet)
             return False
         if applied.accepted:
             self._at[batch.subnet] = batch.revision
-            replication.confirm(self._ctx, host.id, batch.subnet, batch.epoch, batch.revision, news=News.CONFIRMED)
+            self._advance(batch)
         else:
             # Its answer to an earlier batch was lost, or its journal; or we are behind ourselves.
             self._at.pop(batch.subnet, None)
+            self._store()
             sightings.reconcile(self._ctx, host.id, applied.state)
         return applied.accepted
+
+    def _advance(self, batch: Batch) -> None:
+        before = self._unstored.get(batch.subnet)
+        if before is not None and (before.epoch, before.revision) != (batch.epoch, batch.base):
+            self._store()
+            before = None
+        base = batch.base if before is None else before.base
+        advance = Advance(subnet=batch.subnet, epoch=batch.epoch, base=base, revision=batch.revision)
+        replication.tell(self._ctx, self.host_id, advance)
+        if not self._unstored:
+            self._store_at = time.monotonic() + _STORE_AFTER_S
+        self._unstored[batch.subnet] = advance
 
     def _send_all(self, host: Host, resync: Resync) -> None:
         status = self._commands.status(host)
@@ -198,6 +286,7 @@ class _Sender:
                 text="resync dropped",
             )
         self._at.pop(resync.subnet, None)
+        self._unstored.pop(resync.subnet, None)
         replication.confirm(self._ctx, host.id, resync.subnet, resync.epoch, resync.revision)
 
     def _replace(self, host: Host, resync: Resync) -> bool:

@@ -4,20 +4,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, or_, select, update
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.subnets import address_at
 from leasehold.domain.values import Vnic
 from leasehold.errors import DatabaseBusy, InUse, VnicNotFound
-from leasehold.service import macs, subnets
+from leasehold.service import macs
 from leasehold.service.bell import News
 from leasehold.service.context import Context, from_ms
+from leasehold.service.subnets import address_of
 from leasehold.store.database import AnyRow, Violation, has_more_to_do
 from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
-from leasehold.store.tables import addresses, mac_ranges, twins, vnics
+from leasehold.store.tables import addresses, mac_ranges, networks, subnets, twins, vnics
 
 
 def get(ctx: Context, vnic_id: str) -> Vnic:
@@ -28,15 +28,15 @@ def get(ctx: Context, vnic_id: str) -> Vnic:
 
 def known(connection: Connection, vnic_id: str) -> Vnic:
     """What `get` answers, as this transaction sees it."""
-    rows = _row(connection, vnic_id=vnic_id).all()
+    rows = _row(connection, vnic_id=vnic_id)
     if not rows:
         raise missing(vnic_id)
     return _told(
         connection,
         rows,
-        _in_range(connection, vnic_id=vnic_id).all(),
-        _pairs(connection, vnic_id=vnic_id).all(),
-        _addresses(connection, vnic_id=vnic_id).all(),
+        _in_range(connection, vnic_id=vnic_id),
+        _pairs(connection, vnic_id=vnic_id),
+        _addresses(connection, vnic_id=vnic_id),
     )[0]
 
 
@@ -84,22 +84,18 @@ def refuse_change_while_running(row: AnyRow, changed: Sequence[str]) -> None:
 
 
 def find(connection: Connection, vnic_id: str, *, lock: bool = False) -> AnyRow | None:
-    """The vNIC's row, locked until the transaction ends if asked; None if there is none."""
+    """The vNIC's row, locked until the transaction ends if asked; None if there is none. See `require`."""
     look = _locked if lock else _row
     return look(connection, vnic_id=vnic_id).one_or_none()
 
 
 def require(connection: Connection, vnic_id: str) -> AnyRow:
-    """The vNIC's row, locked until the transaction ends, as are its twins', which may take an address over or share it.
-    Raises VnicNotFound."""
-    pairs = _pairs(connection, vnic_id=vnic_id).all()
-    ids = sorted({vnic_id, *(each for pair in pairs for each in pair)})
-    locked = (
-        connection.execute(select(vnics).where(vnics.c.id.in_(ids)).order_by(vnics.c.id).with_for_update())
-        if pairs
-        else _locked(connection, vnic_id=vnic_id)
-    )
-    for row in locked:
+    """The vNIC's row, locked until the transaction ends, as are its twins', which may take an address over or share it;
+    with `ipam`, true for one on a subnet of a network with IPAM on. Raises VnicNotFound."""
+    if (alone := _locked_alone(connection, vnic_id=vnic_id).one_or_none()) is not None:
+        return alone
+    ids = sorted({vnic_id, *(each for pair in _pairs(connection, vnic_id=vnic_id) for each in pair)})
+    for row in connection.execute(_known().where(vnics.c.id.in_(ids)).order_by(vnics.c.id).with_for_update(of=vnics)):
         if row.id == vnic_id:
             return row
     raise missing(vnic_id)
@@ -149,15 +145,12 @@ def _told(
     for row in rows:
         # Of twins that run on one subnet one holds the address, for all of them.
         if row.running and row.id in paired and (row.id not in own or own[row.id].state != "held"):
-            shared = connection.execute(
-                select(addresses).where(
-                    addresses.c.subnet_id == row.subnet_id, addresses.c.mac == row.mac, addresses.c.state == "held"
-                )
-            ).one_or_none()
+            theirs_too = (
+                (addresses.c.subnet_id == row.subnet_id) & (addresses.c.mac == row.mac) & (addresses.c.state == "held")
+            )
+            shared = connection.execute(_addresses_where(theirs_too)).one_or_none()
             if shared is not None and shared.vnic_id in paired[row.id]:
                 own[row.id] = shared
-    held_on = {each.subnet_id for each in own.values()}
-    specs = {subnet_id: subnets.spec_of(subnets.require(connection, subnet_id)) for subnet_id in held_on}
     return [
         Vnic(
             id=row.id,
@@ -172,7 +165,7 @@ def _told(
             in_range=(row.mac_pool_id, row.mac) in in_range,
             twins=tuple(sorted(paired.get(row.id, ()))),
             running=row.running,
-            ip=None if address is None else address_at(specs[address.subnet_id], address.offset),
+            ip=None if address is None else address_of(address, address.offset),
             ip_state=None if address is None else address.state,
             revision=row.revision,
             missing_since=None if row.missing_ms is None else from_ms(row.missing_ms),
@@ -182,14 +175,27 @@ def _told(
     ]
 
 
+def _known() -> Select[Any]:
+    """vNICs, each with `ipam`: whether it is on a subnet of a network with IPAM on."""
+    is_on = select(networks.c.id).where(networks.c.id == vnics.c.network_id, networks.c.ipam_enabled).exists()
+    return select(vnics, and_(vnics.c.subnet_id.is_not(None), is_on).label("ipam"))
+
+
 @prepared
 def _row(vnic_id: Any) -> Executable:
-    return select(vnics).where(vnics.c.id == vnic_id)
+    return _known().where(vnics.c.id == vnic_id)
 
 
 @prepared
 def _locked(vnic_id: Any) -> Executable:
-    return select(vnics).where(vnics.c.id == vnic_id).with_for_update()
+    return _known().where(vnics.c.id == vnic_id).with_for_update(of=vnics)
+
+
+@prepared
+def _locked_alone(vnic_id: Any) -> Executable:
+    """One that has no twins."""
+    has_twins = select(twins.c.vnic_id).where(or_(twins.c.vnic_id == vnic_id, twins.c.twin_id == vnic_id)).exists()
+    return _known().where(vnics.c.id == vnic_id, ~has_twins).with_for_update(of=vnics)
 
 
 @prepared
@@ -216,8 +222,10 @@ def _in_range_where(condition: ColumnElement[bool]) -> Executable:
 
 
 def _addresses_where(condition: ColumnElement[bool]) -> Executable:
+    """Addresses, each with its subnet's `cidr`; of a vNIC's, the one that it has or had last comes first."""
     return (
-        select(addresses)
+        select(addresses, subnets.c.cidr)
+        .join(subnets, subnets.c.id == addresses.c.subnet_id)
         .where(condition)
         .order_by(addresses.c.state != "held", addresses.c.free_at_ms.is_not(None), addresses.c.free_at_ms.desc())
     )

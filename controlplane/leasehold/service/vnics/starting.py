@@ -3,7 +3,7 @@ serve it."""
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,8 @@ from sqlalchemy.sql.base import Executable
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Confirmation, ConfirmationState, Started, Vnic, VnicChange, Wait
 from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering, SubnetRetiring
-from leasehold.service import networks, reservations
-from leasehold.service.bell import News
+from leasehold.service import reservations
+from leasehold.service.bell import Due, News
 from leasehold.service.context import Context
 from leasehold.service.hosts import FAILURE_COUNTS_MS
 from leasehold.service.vnics import changing, rows
@@ -46,17 +46,22 @@ def start(
     Raises VnicNotFound, NoIpamService, SubnetExhausted, AddressOutOfRange, AddressTaken, MacReserved.
     """
     with ctx.db.write(dry_run=dry_run) as connection:
-        started = _started(connection, start_in(ctx, connection, rows.require(connection, vnic_id), ip))
-        awaited = _look(ctx, connection, started, wait)
+        row = rows.require(connection, vnic_id)
+        start_in(ctx, connection, row, ip)
+        heard = ctx.bell.heard(_STORED), ctx.bell.heard(News.FACTS)
+        asked = _servers(connection, vnic_id=vnic_id)
+        started = _started(rows.known(connection, vnic_id), row.ipam)
+        awaited = _Awaited(*heard, list(asked))
     if dry_run:
         return started
-    ctx.bell.ring(_CHANGED)
+    ctx.bell.due(*awaited.due(started))
+    ctx.bell.ring(News.EVENTS)
     return _await_confirmation(ctx, started, wait, awaited)
 
 
-def start_in(ctx: Context, connection: Connection, row: AnyRow, ip: IPAddress | None = None) -> Vnic:
+def start_in(ctx: Context, connection: Connection, row: AnyRow, ip: IPAddress | None = None) -> None:
     """What `start` does, in a transaction that has locked the vNIC; without the waiting."""
-    if has_ipam(connection, row.network_id, row.subnet_id):
+    if row.ipam:
         reservations.promise(ctx, connection, row.subnet_id, row.id, Mac(row.mac), ip)
     elif ip is not None:
         why = "is on no subnet" if row.subnet_id is None else f"is on network {row.network_id}, where IPAM is off"
@@ -68,7 +73,6 @@ def start_in(ctx: Context, connection: Connection, row: AnyRow, ip: IPAddress | 
             ip=str(ip),
         )
     _set_running(connection, vnic_id=row.id)
-    return rows.known(connection, row.id)
 
 
 def stop(ctx: Context, vnic_id: str, *, dry_run: bool = False) -> Vnic:
@@ -109,7 +113,7 @@ def change(
     with rows.writing(ctx, dry_run) as connection:
         before = rows.require(connection, vnic_id)
         vnic = changing.change_in(ctx, connection, vnic_id, wanted, revision=revision)
-        started = _started(connection, vnic)
+        started = _started(vnic, has_ipam(connection, vnic))
     follows = vnic.running and (before.subnet_id, before.mac) != (vnic.subnet, vnic.mac.value)
     return _await_confirmation(ctx, started, wait) if follows and not dry_run else started
 
@@ -191,9 +195,10 @@ def _unsettled() -> Select[str]:
     )
 
 
-def has_ipam(connection: Connection, network: str | None, subnet: int | None) -> bool:
-    """True for a vNIC that is on a subnet of a network with IPAM on."""
-    return network is not None and subnet is not None and bool(networks.require(connection, network).ipam_enabled)
+def has_ipam(connection: Connection, vnic: Vnic) -> bool:
+    """True for one that is on a subnet of a network with IPAM on."""
+    row = rows.find(connection, vnic.id)
+    return row is not None and bool(row.ipam)
 
 
 @dataclass(frozen=True)
@@ -204,17 +209,29 @@ class _Awaited:
     facts: int
     servers: Sequence[AnyRow]
 
+    def due(self, started: Started) -> Iterator[Due]:
+        """The reservation, for each server that has not confirmed it."""
+        for row in self.servers:
+            if row.confirmed_revision is None or row.confirmed_revision < row.revision:
+                yield Due(
+                    host=row.host_id,
+                    confirmed=row.confirmed_revision,
+                    subnet=row.subnet_id,
+                    epoch=row.epoch,
+                    revision=row.revision,
+                    mac=str(started.mac),
+                    ip=str(started.ip),
+                )
+
     def confirmations(self, ctx: Context) -> tuple[Confirmation, ...]:
         """What was stored then, or was told since."""
         told = [ctx.bell.told(each.host_id, each.subnet_id, each.epoch, self.facts) for each in self.servers]
         return tuple(_confirmation(*each, ctx.now_ms()) for each in zip(self.servers, told, strict=True))
 
 
-def _look(ctx: Context, connection: Connection, started: Started, wait: Wait) -> _Awaited | None:
-    if not started.ipam or wait == "none":
-        return None
-    stored, facts = ctx.bell.heard(_STORED), ctx.bell.heard(News.FACTS)
-    return _Awaited(stored, facts, _servers(connection, vnic_id=started.vnic.id).all())
+def _look(ctx: Context, connection: Connection, vnic_id: str) -> _Awaited:
+    heard = ctx.bell.heard(_STORED), ctx.bell.heard(News.FACTS)
+    return _Awaited(*heard, _servers(connection, vnic_id=vnic_id))
 
 
 def _await_confirmation(ctx: Context, started: Started, wait: Wait, awaited: _Awaited | None = None) -> Started:
@@ -228,10 +245,11 @@ def _await_confirmation(ctx: Context, started: Started, wait: Wait, awaited: _Aw
                 _settle(ctx, started.vnic.id)
             with ctx.db.read() as connection:
                 if started.ip is None:
-                    started = _started(connection, rows.known(connection, started.vnic.id))
-                awaited = _look(ctx, connection, started, wait)
-                if awaited is None:
-                    break
+                    vnic = rows.known(connection, started.vnic.id)
+                    started = _started(vnic, has_ipam(connection, vnic))
+                    if not started.ipam:
+                        break
+                awaited = _look(ctx, connection, started.vnic.id)
         heard = ctx.bell.heard(_STORED | News.FACTS)
         started = replace(started, servers=awaited.confirmations(ctx))
         if _is_enough(started.servers, wait):
@@ -250,9 +268,9 @@ def _await_confirmation(ctx: Context, started: Started, wait: Wait, awaited: _Aw
     return started
 
 
-def _started(connection: Connection, vnic: Vnic) -> Started:
+def _started(vnic: Vnic, has_ipam: bool) -> Started:
     """The vNIC with the address that it holds; without what the servers say of that."""
-    ipam = vnic.running and has_ipam(connection, vnic.network, vnic.subnet)
+    ipam = vnic.running and has_ipam
     ip = vnic.ip if ipam and vnic.ip_state == "held" else None
     return Started(vnic=vnic, ipam=ipam, ip=ip, mac=vnic.mac, servers=())
 
