@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,7 +19,10 @@ from leasehold.store.notices import Notices
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
+_CALM_S = 0.02
 _AFTER_A_FAULT_S = 0.5
+# PostgreSQL's channels.
+_NEWS, _DUE, _FACT = "leasehold", "leasehold_due", "leasehold_fact"
 _MOST_OCTETS = 7_000  # a NOTIFY has less than 8,000; who misses a message finds what it says in the database
 
 
@@ -137,17 +141,20 @@ class SharedBell(Bell):
     """A bell that rings in all processes on a PostgreSQL database, by NOTIFY.
 
     That is only a hint, which a broken connection loses; so each bell that was started also rings by itself every
-    second. Rings that come close together go out as one. One that was not started, as in a command that ends soon,
-    tells others before `ring` returns.
+    second. Dues and facts go out at once, and only to processes where somebody pushes or waits: each NOTIFY takes the
+    processor from all who hear it. Rings go out a moment later, those of that moment as one. A bell that was not
+    started, as in a command that ends soon, tells others before `ring` returns.
     """
 
     def __init__(self, database: Database) -> None:
         super().__init__()
         self._database = database
         self._name = str(uuid.uuid4())
-        self._untold = News(0)
-        self._untold_messages: deque[str] = deque()
         self._is_untold = threading.Condition()
+        self._untold: dict[str, deque[str]] = {_DUE: deque(), _FACT: deque()}
+        self._untold_news = News(0)
+        self._news_at = 0.0
+        self._hears_facts = False
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -156,12 +163,14 @@ class SharedBell(Bell):
         super().ring(of)
         if self._threads:
             with self._is_untold:
-                self._untold |= of
-                self._is_untold.notify()
+                if not self._untold_news:
+                    self._news_at = time.monotonic() + _CALM_S
+                    self._is_untold.notify()
+                self._untold_news |= of
             return
         try:
             notices = Notices(self._database.engine)
-            notices.tell(self._name, of.value, [])
+            notices.tell(_NEWS, self._payload([str(of.value)]))
             notices.close()
         except (psycopg.Error, DBAPIError) as error:
             log.info("Other processes hear of a change only when they look next: %s", error)
@@ -169,21 +178,20 @@ class SharedBell(Bell):
     def tell(self, *facts: Fact) -> None:
         """Wakes all who wait for facts, with these, here and elsewhere."""
         super().tell(*facts)
-        self._send(facts)
+        self._send(_FACT, facts)
+
+    def told(self, host: str, subnet: int, epoch: str, since: int) -> int | None:
+        """See Bell. Facts of other processes are heard once somebody has asked for one."""
+        self._hears_facts = True
+        return super().told(host, subnet, epoch, since)
 
     def due(self, *dues: Due) -> None:
         """See Bell; who pushes may be in another process. A bell that was not started rings instead."""
         super().due(*dues)
         if self._threads:
-            self._send(dues)
+            self._send(_DUE, dues)
         elif dues:
             self.ring(News.LOG)
-
-    def _send(self, messages: Sequence[Fact | Due]) -> None:
-        if messages and self._threads:
-            with self._is_untold:
-                self._untold_messages += [json.dumps([_KINDS.index(type(each)), *astuple(each)]) for each in messages]
-                self._is_untold.notify()
 
     def start(self) -> None:
         """See Bell."""
@@ -205,6 +213,15 @@ class SharedBell(Bell):
         for thread in threads:
             thread.join(2 * _POLL_S)
 
+    def _send(self, channel: str, messages: Sequence[Fact | Due]) -> None:
+        if messages and self._threads:
+            with self._is_untold:
+                self._untold[channel] += [json.dumps(astuple(each)) for each in messages]
+                self._is_untold.notify()
+
+    def _payload(self, messages: Sequence[str]) -> str:
+        return f'["{self._name}",{",".join(messages)}]'
+
     def _repeat(self, use: "Use") -> None:
         """Uses a connection until it breaks, and then another."""
         while not self._stopping.is_set():
@@ -220,41 +237,47 @@ class SharedBell(Bell):
                 self._stopping.wait(_AFTER_A_FAULT_S)
 
     def _tell(self, notices: Notices) -> None:
-        while True:
-            with self._is_untold:
-                self._is_untold.wait_for(lambda: self._untold or self._untold_messages or self._stopping.is_set())
-                told, self._untold = self._untold, News(0)
-                messages = self._next_messages()
-            if told or messages:
-                notices.tell(self._name, told.value, messages)
-            if self._stopping.is_set() and not self._untold_messages:
-                return
+        while (following := self._next()) is not None:
+            channel, messages = following
+            notices.tell(channel, self._payload(messages))
 
-    def _next_messages(self) -> list[str]:
-        """As many as one NOTIFY has room for."""
-        messages: list[str] = []
-        room = _MOST_OCTETS
-        while self._untold_messages and (room := room - len(self._untold_messages[0]) - 1) >= 0:
-            messages.append(self._untold_messages.popleft())
-        return messages
+    def _next(self) -> tuple[str, list[str]] | None:
+        """What goes out next, as much as one NOTIFY has room for, once there is something; None at the end."""
+        with self._is_untold:
+            while True:
+                for channel, untold in self._untold.items():
+                    messages: list[str] = []
+                    room = _MOST_OCTETS
+                    while untold and (room := room - len(untold[0]) - 1) >= 0:
+                        messages.append(untold.popleft())
+                    if messages:
+                        return channel, messages
+                is_ending = self._stopping.is_set()
+                wait_s = self._news_at - time.monotonic() if self._untold_news else None
+                if wait_s is not None and (wait_s <= 0 or is_ending):
+                    news, self._untold_news = self._untold_news, News(0)
+                    return _NEWS, [str(news.value)]
+                if is_ending:
+                    return None
+                self._is_untold.wait(wait_s)
 
     def _hear(self, notices: Notices) -> None:
-        notices.listen()
         while not self._stopping.is_set():
+            wanted = {_NEWS: True, _DUE: self._take_due is not None, _FACT: self._hears_facts}
+            notices.listen([channel for channel, is_wanted in wanted.items() if is_wanted])
             told = list(notices.hear(_POLL_S))
-            of = News(0) if told else News.ALL
-            for sender, what, messages in told:
+            for channel, payload in told:
+                sender, *messages = json.loads(payload)
                 if sender == self._name:
                     continue
-                of |= News(what)
-                read = [_KINDS[kind](*values) for kind, *values in messages]
-                # Who pushes comes first.
-                super().due(*(each for each in read if isinstance(each, Due)))
-                if facts := [each for each in read if isinstance(each, Fact)]:
-                    super().tell(*facts)
-            if of:
-                super().ring(of)
+                if channel == _DUE:
+                    super().due(*(Due(*each) for each in messages))
+                elif channel == _FACT:
+                    super().tell(*(Fact(*each) for each in messages))
+                else:
+                    super().ring(News(messages[0]))
+            if not told:
+                super().ring()
 
 
-_KINDS: tuple[type[Fact | Due], ...] = (Fact, Due)
 Use = Callable[[Notices], None]

@@ -1,14 +1,11 @@
 """PostgreSQL's NOTIFY and LISTEN: tells all processes on a database that something was committed. A hint: one that is
 lost costs time, and nothing else."""
 
-import json
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Collection, Iterator
+from typing import cast
 
 import psycopg
 from sqlalchemy import Engine
-
-_CHANNEL = "leasehold"
 
 
 class Notices:
@@ -20,21 +17,23 @@ class Notices:
         pooled.detach()
         connection.autocommit = True
         self._connection = connection
+        self._listens: set[str] = set()
 
-    def tell(self, sender: str, what: int, messages: Sequence[str]) -> None:
-        """Tells all who listen, with the name of who did it. Messages are JSON, and in all less than 7,900 octets."""
-        payload = f'["{sender}",{what},[{",".join(messages)}]]'
-        self._connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, payload))
+    def tell(self, channel: str, payload: str) -> None:
+        """Tells all who listen to the channel; less than 8,000 octets."""
+        self._connection.execute("SELECT pg_notify(%s, %s)", (channel, payload))
 
-    def listen(self) -> None:
-        """What is told from now on is heard."""
-        self._connection.execute(f"LISTEN {_CHANNEL}".encode())
+    def listen(self, channels: Collection[str]) -> None:
+        """What is told there from now on is heard; harmless for those that are listened to already."""
+        for channel in set(channels) - self._listens:
+            self._connection.execute(f"LISTEN {channel}".encode())
+            self._listens.add(channel)
 
-    def hear(self, timeout_s: float) -> Iterator[tuple[str, int, Sequence[Sequence[Any]]]]:
-        """Who told what since it was asked last; if nobody did, it waits up to `timeout_s` seconds for one."""
+    def hear(self, timeout_s: float) -> Iterator[tuple[str, str]]:
+        """What was told since it was asked last, each with its channel; if there was nothing, it waits up to
+        `timeout_s` seconds for something."""
         for notice in self._connection.notifies(timeout=timeout_s, stop_after=1):
-            sender, what, messages = json.loads(notice.payload)
-            yield sender, what, messages
+            yield notice.channel, notice.payload
 
     def close(self) -> None:
         """Closes the connection."""

@@ -61,6 +61,7 @@ class Worker:
         """Begins all loops; returns at once. Raises DatabaseUnavailable where another process has an SQLite database,
         and when the database does not answer."""
         self._duties.open()
+        self._ctx.bell.hand_due_to(self._push.take)
         self._ctx.bell.start()
         for part in (self._share, self._push, self._deliver, self._sweep, self._read_back, self._history, self._ear):
             part.start()
@@ -68,6 +69,7 @@ class Worker:
     def stop(self, timeout_s: float = 10) -> None:
         """Lets what is under way come to its end, for up to `timeout_s` seconds."""
         self._stopping.set()
+        self._ctx.bell.hand_due_to(None)
         self._ctx.bell.ring()
         deadline = time.monotonic() + timeout_s
         parts = (self._push, self._deliver, self._sweep, self._read_back, self._history)

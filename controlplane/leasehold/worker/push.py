@@ -46,15 +46,10 @@ class Push:
         self._lock = threading.Lock()
         # No thread between the bell and this one: `start` waits for what comes of it.
         self._loop = Loop("push", self._turn, bell=ctx.bell, news=News.PLAN | News.LOG)
-
-    def start(self) -> None:
-        """Begins to look, and to take what others know is due."""
-        self._ctx.bell.hand_due_to(self._take)
-        self._loop.start()
+        self.start = self._loop.start
 
     def stop(self) -> None:
         """Lets the commands under way be the last."""
-        self._ctx.bell.hand_due_to(None)
         self._loop.stop()
         for sender in self._all():
             sender.loop.stop()
@@ -62,6 +57,16 @@ class Push:
     def join(self, deadline: float) -> bool:
         """Waits until `time.monotonic()` is `deadline`; True if all came to their end."""
         return all(loop.join(deadline) for loop in (self._loop, *(sender.loop for sender in self._all())))
+
+    def take(self, dues: Sequence[Due]) -> None:
+        """What somebody knows to be next for hosts is theirs without a look, so that a start need not wait for one."""
+        own = None if self._own is None else self._own()
+        for due in dues:
+            if self._loop.stopping:
+                break
+            if own is None or due.host in own:
+                ctx = self._ctx if own is None else own[due.host]
+                self._sender(due.host, ctx).add_due(due)
 
     def _all(self) -> list["_Sender"]:
         with self._lock:
@@ -79,16 +84,6 @@ class Push:
         for host_id in hosts.answering(self._ctx, away):
             self._sender(host_id, self._ctx if own is None else own[host_id]).retry()
         return self._ctx.settings.manage_interval_s
-
-    def _take(self, dues: Sequence[Due]) -> None:
-        """What somebody knows to be next for hosts is theirs without a look, so that a start need not wait for one."""
-        own = None if self._own is None else self._own()
-        for due in dues:
-            if self._loop.stopping:
-                break
-            if own is None or due.host in own:
-                ctx = self._ctx if own is None else own[due.host]
-                self._sender(due.host, ctx).add_due(due)
 
     def _sender(self, host_id: str, ctx: Context) -> "_Sender":
         with self._lock:
