@@ -70,7 +70,7 @@ def delete_token(ctx: Context, token_id: str) -> None:
 def authenticate(ctx: Context, secret: str) -> Token:
     """The token with this secret; raises Unauthenticated."""
     digest = _digest(secret)
-    with ctx.db.read() as connection:
+    with ctx.db.look() as connection:
         row = _by_digest(connection, digest=digest).one_or_none()
     # The index compares digests, whose timing tells nothing of a secret; what decides takes the same time always.
     if row is None or not hmac.compare_digest(row.digest, digest):

@@ -36,6 +36,9 @@ _BUSY_TIMEOUT_MS = 10_000
 _AGAIN_S = 0.02
 _STALLED_MS = 10_000
 _POOL = 16
+_CACHE_KIB = 16_000
+_WAL_PAGES = 10_000
+_PAGE_OCTETS = 4096
 _DURABLE = "leasehold_durable"
 _WRITES = "leasehold_writes"
 _LAST = "leasehold_last"
@@ -79,6 +82,15 @@ class Database:
                 yield connection
 
     @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """For one prepared statement that reads: on PostgreSQL that is one round trip, where `read` takes three. Raises
+        what `read` does."""
+        with told_as_ours(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
+
+    @contextmanager
     def write(self, *, dry_run: bool = False, durable: bool = True) -> Iterator[Connection]:
         """A transaction that is whole when the block ends, or undone when it raises or is a dry run. One that is not
         `durable` is not waited for until it is on disk: a loss of power may undo it, but none before it.
@@ -118,6 +130,19 @@ class Database:
 
     def require_duty(self) -> None:
         """Raises DutyLost for one that is fenced when its term is over."""
+
+    def make_room(self) -> None:
+        """For a process that will write for long: SQLite's write-ahead log gets the size that it grows to. A commit
+        that makes a file longer waits for the file system's own journal too, and so for whatever else is written there;
+        one that writes over what is there already takes a third of the time."""
+        if self.is_sqlite:
+            with told_as_ours(), self._writer, self.engine.connect() as connection:
+                # Pages that do not fit into the cache go into the log, and stay as room when they are rolled back.
+                octets = _WAL_PAGES * _PAGE_OCTETS + _CACHE_KIB * 1024
+                with connection.execution_options(**{_WRITES: True}).begin() as transaction:
+                    connection.exec_driver_sql("CREATE TABLE room (octets BLOB)")
+                    connection.exec_driver_sql("INSERT INTO room VALUES (zeroblob(?))", (octets,))
+                    transaction.rollback()
 
     def dispose(self) -> None:
         """Closes every connection."""
@@ -172,6 +197,11 @@ class JoinedDatabase(Database):
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
+        """See Database; what the transaction changed is seen."""
+        yield self._connection
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
         """See Database; what the transaction changed is seen."""
         yield self._connection
 
@@ -264,8 +294,8 @@ def _engine(url: str) -> Engine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
-            "cache_size=-16000",  # KiB; most of a transaction of a thousand events, so that it need not spill
-            "wal_autocheckpoint=10000",  # pages: what is changed often is then written to the database file once
+            f"cache_size=-{_CACHE_KIB}",  # most of a transaction of a thousand events, so that it need not spill
+            f"wal_autocheckpoint={_WAL_PAGES}",  # what is changed often is then written to the database file once
         ):
             _set(connection, pragma)
 

@@ -3,13 +3,14 @@ several times longer for a statement than SQLite takes to run it, and PostgreSQL
 
 import inspect
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import wraps
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial, wraps
 from typing import Any, cast
 
-from sqlalchemy import ClauseElement, Connection, Dialect, bindparam
+from sqlalchemy import BindParameter, Connection, Dialect, bindparam
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import replacement_traverse
 
 from leasehold.store import driver
 from leasehold.store.database import AnyRow
@@ -86,8 +87,9 @@ class _Statement:
     def __init__(self, build: Callable[..., Executable], names: Sequence[str], dialect: Dialect) -> None:
         built = build(**{name: bindparam(_PREFIX + name) for name in names})
         given = {_PREFIX + name: name for name in names}
-        # A list that a condition names is a parameter for each of its values.
-        compiled = cast("SQLCompiler", cast("ClauseElement", built).compile(dialect=dialect))
+        # What never changes is text: a partial index serves only where the planner sees its condition.
+        fixed = replacement_traverse(built, {}, partial(_as_text, given))
+        compiled = cast("SQLCompiler", fixed.compile(dialect=dialect))
         state = compiled.construct_expanded_state(dict.fromkeys(given))
         self._sql = state.statement
         # By place where the driver wants a sequence, by name where it wants a mapping.
@@ -131,6 +133,11 @@ class _Statement:
                 values[place] = process(values[place])
             rows.append(self._make(values))
         return rows
+
+
+def _as_text(given: Collection[str], element: Any, **_: object) -> Any:
+    is_fixed = isinstance(element, BindParameter) and element.key not in given
+    return element.render_literal_execute() if is_fixed else None
 
 
 def _through(process: Callable[[Any], Any] | None, value: object) -> object:

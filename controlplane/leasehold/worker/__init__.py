@@ -61,6 +61,7 @@ class Worker:
         """Begins all loops; returns at once. Raises DatabaseUnavailable where another process has an SQLite database,
         and when the database does not answer."""
         self._duties.open()
+        self._ctx.db.make_room()
         self._ctx.bell.hand_due_to(self._push.take)
         self._ctx.bell.start()
         for part in (self._share, self._push, self._deliver, self._sweep, self._read_back, self._history, self._ear):
