@@ -19,10 +19,8 @@ from leasehold.store.notices import Notices
 log = logging.getLogger(__name__)
 
 _POLL_S = 1.0
-_CALM_S = 0.02
+_CALM_S = 0.05
 _AFTER_A_FAULT_S = 0.5
-# PostgreSQL's channels.
-_NEWS, _DUE, _FACT = "leasehold", "leasehold_due", "leasehold_fact"
 _MOST_OCTETS = 7_000  # a NOTIFY has less than 8,000; who misses a message finds what it says in the database
 
 
@@ -141,9 +139,9 @@ class SharedBell(Bell):
     """A bell that rings in all processes on a PostgreSQL database, by NOTIFY.
 
     That is only a hint, which a broken connection loses; so each bell that was started also rings by itself every
-    second. Dues and facts go out at once, and only to processes where somebody pushes or waits: each NOTIFY takes the
-    processor from all who hear it. Rings go out a moment later, those of that moment as one. A bell that was not
-    started, as in a command that ends soon, tells others before `ring` returns.
+    second. A NOTIFY takes the processor from all who hear it, and so each kind of news has a channel, which is heard
+    where somebody asked for it. Dues and facts go out at once; rings a moment later, those of that moment as one. A
+    bell that was not started, as in a command that ends soon, tells others before `ring` returns.
     """
 
     def __init__(self, database: Database) -> None:
@@ -151,10 +149,10 @@ class SharedBell(Bell):
         self._database = database
         self._name = str(uuid.uuid4())
         self._is_untold = threading.Condition()
-        self._untold: dict[str, deque[str]] = {_DUE: deque(), _FACT: deque()}
+        self._untold: dict[str, deque[str]] = {_DUE: deque(), _channel(News.FACTS): deque()}
         self._untold_news = News(0)
         self._news_at = 0.0
-        self._hears_facts = False
+        self._asked_for = News.PLAN
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -170,7 +168,7 @@ class SharedBell(Bell):
             return
         try:
             notices = Notices(self._database.engine)
-            notices.tell(_NEWS, self._payload([str(of.value)]))
+            notices.tell({_channel(each): self._payload([]) for each in of})
             notices.close()
         except (psycopg.Error, DBAPIError) as error:
             log.info("Other processes hear of a change only when they look next: %s", error)
@@ -178,12 +176,12 @@ class SharedBell(Bell):
     def tell(self, *facts: Fact) -> None:
         """Wakes all who wait for facts, with these, here and elsewhere."""
         super().tell(*facts)
-        self._send(_FACT, facts)
+        self._send(_channel(News.FACTS), facts)
 
-    def told(self, host: str, subnet: int, epoch: str, since: int) -> int | None:
-        """See Bell. Facts of other processes are heard once somebody has asked for one."""
-        self._hears_facts = True
-        return super().told(host, subnet, epoch, since)
+    def heard(self, of: News) -> int:
+        """See Bell. From now on, or a moment later, what others ring of these kinds is heard too."""
+        self._asked_for |= of
+        return super().heard(of)
 
     def due(self, *dues: Due) -> None:
         """See Bell; who pushes may be in another process. A bell that was not started rings instead."""
@@ -220,7 +218,7 @@ class SharedBell(Bell):
                 self._is_untold.notify()
 
     def _payload(self, messages: Sequence[str]) -> str:
-        return f'["{self._name}",{",".join(messages)}]'
+        return f'["{self._name}",[{",".join(messages)}]]'
 
     def _repeat(self, use: "Use") -> None:
         """Uses a connection until it breaks, and then another."""
@@ -238,11 +236,10 @@ class SharedBell(Bell):
 
     def _tell(self, notices: Notices) -> None:
         while (following := self._next()) is not None:
-            channel, messages = following
-            notices.tell(channel, self._payload(messages))
+            notices.tell({channel: self._payload(messages) for channel, messages in following.items()})
 
-    def _next(self) -> tuple[str, list[str]] | None:
-        """What goes out next, as much as one NOTIFY has room for, once there is something; None at the end."""
+    def _next(self) -> dict[str, list[str]] | None:
+        """What goes out next, as much as a NOTIFY has room for, by channel; None at the end."""
         with self._is_untold:
             while True:
                 for channel, untold in self._untold.items():
@@ -251,33 +248,38 @@ class SharedBell(Bell):
                     while untold and (room := room - len(untold[0]) - 1) >= 0:
                         messages.append(untold.popleft())
                     if messages:
-                        return channel, messages
+                        return {channel: messages}
                 is_ending = self._stopping.is_set()
                 wait_s = self._news_at - time.monotonic() if self._untold_news else None
                 if wait_s is not None and (wait_s <= 0 or is_ending):
                     news, self._untold_news = self._untold_news, News(0)
-                    return _NEWS, [str(news.value)]
+                    return {_channel(each): [] for each in news}
                 if is_ending:
                     return None
                 self._is_untold.wait(wait_s)
 
     def _hear(self, notices: Notices) -> None:
         while not self._stopping.is_set():
-            wanted = {_NEWS: True, _DUE: self._take_due is not None, _FACT: self._hears_facts}
-            notices.listen([channel for channel, is_wanted in wanted.items() if is_wanted])
+            kinds = {_channel(each): each for each in self._asked_for}
+            notices.listen([*kinds, *([_DUE] if self._take_due is not None else [])])
             told = list(notices.hear(_POLL_S))
             for channel, payload in told:
-                sender, *messages = json.loads(payload)
+                sender, messages = json.loads(payload)
                 if sender == self._name:
                     continue
                 if channel == _DUE:
                     super().due(*(Due(*each) for each in messages))
-                elif channel == _FACT:
+                elif messages:
                     super().tell(*(Fact(*each) for each in messages))
                 else:
-                    super().ring(News(messages[0]))
+                    super().ring(kinds[channel])
             if not told:
                 super().ring()
 
 
+def _channel(kind: News) -> str:
+    return f"leasehold_{str(kind.name).lower()}"
+
+
+_DUE = "leasehold_due"
 Use = Callable[[Notices], None]

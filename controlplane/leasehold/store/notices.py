@@ -1,7 +1,7 @@
 """PostgreSQL's NOTIFY and LISTEN: tells all processes on a database that something was committed. A hint: one that is
 lost costs time, and nothing else."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import cast
 
 import psycopg
@@ -19,9 +19,11 @@ class Notices:
         self._connection = connection
         self._listens: set[str] = set()
 
-    def tell(self, channel: str, payload: str) -> None:
-        """Tells all who listen to the channel; less than 8,000 octets."""
-        self._connection.execute("SELECT pg_notify(%s, %s)", (channel, payload))
+    def tell(self, payloads: Mapping[str, str]) -> None:
+        """Tells all who listen to these channels what is for each; less than 8,000 octets."""
+        calls = ", ".join(["pg_notify(%s, %s)"] * len(payloads))
+        values = [each for pair in payloads.items() for each in pair]
+        self._connection.execute(f"SELECT {calls}".encode(), values)
 
     def listen(self, channels: Collection[str]) -> None:
         """What is told there from now on is heard; harmless for those that are listened to already."""

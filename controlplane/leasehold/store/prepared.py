@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, cast
 
-from sqlalchemy import BindParameter, Connection, Dialect, bindparam
+from sqlalchemy import BindParameter, ClauseElement, Connection, Dialect, bindparam
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.visitors import replacement_traverse
@@ -88,7 +88,7 @@ class _Statement:
         built = build(**{name: bindparam(_PREFIX + name) for name in names})
         given = {_PREFIX + name: name for name in names}
         # What never changes is text: a partial index serves only where the planner sees its condition.
-        fixed = replacement_traverse(built, {}, partial(_as_text, given))
+        fixed = replacement_traverse(cast("ClauseElement", built), {}, partial(_as_text, given))
         compiled = cast("SQLCompiler", fixed.compile(dialect=dialect))
         state = compiled.construct_expanded_state(dict.fromkeys(given))
         self._sql = state.statement
