@@ -88,8 +88,8 @@ class _Statement:
         built = build(**{name: bindparam(_PREFIX + name) for name in names})
         given = {_PREFIX + name: name for name in names}
         # What never changes is text: a partial index serves only where the planner sees its condition.
-        fixed = replacement_traverse(cast("ClauseElement", built), {}, partial(_as_text, given))
-        compiled = cast("SQLCompiler", fixed.compile(dialect=dialect))
+        textual = replacement_traverse(cast("ClauseElement", built), {}, partial(_as_text, given))
+        compiled = cast("SQLCompiler", cast("ClauseElement", textual).compile(dialect=dialect))
         state = compiled.construct_expanded_state(dict.fromkeys(given))
         self._sql = state.statement
         # By place where the driver wants a sequence, by name where it wants a mapping.
