@@ -103,7 +103,7 @@ def test_the_search_for_a_free_number_goes_through_the_index(tmp_path: Path) -> 
         with sent_to(connection) as sent:
             extents.take(connection, space, 50)
         search = next(statement for statement in sent if "ORDER BY" in statement)
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {search}", (space, 50, 1, 0)).all()
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {search}", (space, 50, 0)).all()
     assert [row.detail for row in plan] == [
         "SEARCH free_extents USING INDEX sqlite_autoindex_free_extents_1 (space_id=? AND last>?)"
     ]

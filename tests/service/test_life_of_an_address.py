@@ -143,6 +143,42 @@ def test_an_address_drains_until_every_server_has_confirmed(ctx: Context) -> Non
     assert vnics.get(ctx, "a").ip_state == "cooling"
 
 
+def test_what_a_running_guest_left_is_free_when_its_lease_has_ended_for_sure(ctx: Context, clock: Clock) -> None:
+    """Counted from when the last server has confirmed, which may have renewed it right before."""
+    subnet = a_subnet(ctx, lease_time_s=600)
+    other = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
+    a_server(ctx, "one", subnet)
+    a_vnic(ctx, "a", subnet)
+    start(ctx, "a")
+    vnics.change(ctx, "a", {"subnet": other.id}, wait="none")
+    clock.advance(1000)
+    while push(ctx, "one", subnet):
+        pass
+    reservations.sweep(ctx)
+    clock.advance(599.9)
+    reservations.sweep(ctx)
+    assert subnets.get(ctx, subnet.id).usage.cooling == 1
+    clock.advance(0.1)
+    reservations.sweep(ctx)
+    assert subnets.get(ctx, subnet.id).usage.cooling == 0
+
+
+def test_what_a_running_guest_has_back_is_an_address_like_any_other(ctx: Context, clock: Clock) -> None:
+    subnet = a_subnet(ctx, lease_time_s=600)
+    other = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
+    a_vnic(ctx, "a", subnet)
+    first = start(ctx, "a")
+    vnics.change(ctx, "a", {"subnet": other.id}, wait="none")
+    reservations.sweep(ctx)
+    vnics.change(ctx, "a", {"subnet": subnet.id}, wait="none")
+    assert str(vnics.get(ctx, "a").ip) == first
+    vnics.stop(ctx, "a")
+    reservations.sweep(ctx)
+    clock.advance(60)
+    reservations.sweep(ctx)
+    assert subnets.get(ctx, subnet.id).usage.cooling == 0
+
+
 def test_a_cooling_address_is_free_after_its_time_and_not_before(ctx: Context, clock: Clock) -> None:
     subnet = a_subnet(ctx)
     a_vnic(ctx, "a", subnet)

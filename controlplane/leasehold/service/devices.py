@@ -67,7 +67,7 @@ def remove(ctx: Context, subnet_id: int, ip: IPAddress, *, dry_run: bool = False
                 subnet=subnet_id,
                 vnics=[row.vnic_id],
             )
-        reservations.let_go(ctx, connection, subnet, row)
+        reservations.let_go(ctx, connection, subnet, row, guest_runs=True)
     ctx.bell.ring()
 
 

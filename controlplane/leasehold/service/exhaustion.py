@@ -89,15 +89,15 @@ def _next_free_ms(ctx: Context, connection: Connection, subnet: AnyRow, owed: Co
         .scalar_subquery()
     )
     rows = connection.execute(
-        select(addresses.c.offset, addresses.c.free_at_ms, declined)
+        select(addresses.c.offset, addresses.c.free_at_ms, addresses.c.guest_lease_ms, declined)
         .where(addresses.c.subnet_id == subnet.id, addresses.c.state != "held")
         .where(or_(addresses.c.state == "cooling", ~owed))
-        .order_by(addresses.c.free_at_ms.is_(None), addresses.c.free_at_ms)
+        .order_by(addresses.c.free_at_ms.is_(None), addresses.c.free_at_ms, addresses.c.guest_lease_ms)
     )
     ranges = subnets.handed_out(connection, subnet)
-    cooled_ms = ctx.now_ms() + round(ctx.settings.cool_down_s * 1000)
     earliest: int | None = None
-    for offset, free_at_ms, declined_until_ms in rows:
+    for offset, free_at_ms, lease_ms, declined_until_ms in rows:
+        cooled_ms = ctx.now_ms() + max(round(ctx.settings.cool_down_s * 1000), lease_ms)
         free_ms = cooled_ms if free_at_ms is None else int(free_at_ms)
         if earliest is not None and free_ms >= earliest:
             break

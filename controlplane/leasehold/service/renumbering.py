@@ -124,7 +124,7 @@ def _move_held(ctx: Context, connection: Connection, old: AnyRow, new_id: int) -
         connection.execute(
             update(addresses)
             .where(addresses.c.subnet_id == old.id, addresses.c.offset == bindparam("at"))
-            .values(state="draining", revision=bindparam("of")),
+            .values(state="draining", revision=bindparam("of"), guest_lease_ms=old.lease_time_s * 1000),
             [{"at": row.offset, "of": revision} for row, revision in zip(held, let_go, strict=True)],
         )
     promised = _log(connection, new, [(Mac(row.mac), places[row.offset]) for row in held], held=True)

@@ -6,7 +6,20 @@ Every change takes the next revision of its subnet and a row in the log, in the 
 from typing import Any
 
 from netaddr import IPAddress
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, insert, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    case,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
@@ -73,7 +86,7 @@ def promise(
     refuse_retiring(subnet)
     for row in own:
         if row.state == "held":
-            let_go(ctx, connection, subnet, row)
+            let_go(ctx, connection, subnet, row, guest_runs=True)
             subnet = subnets.require(connection, subnet_id)
     if _has_twins_reservation(connection, subnet, vnic_id, mac, wanted):
         return
@@ -100,9 +113,9 @@ def must_wait(connection: Connection, subnet_id: int, vnic_id: str, mac: Mac) ->
     return last is not None and last.mac != mac.value and bool(last.owed) and not last.held_up
 
 
-def withdraw(ctx: Context, connection: Connection, vnic_id: str) -> None:
+def withdraw(ctx: Context, connection: Connection, vnic_id: str, *, guest_runs: bool = False) -> None:
     """Lets the addresses that the vNIC holds drain, but for one that a twin runs on, which is the twin's from then on.
-    They stay its own until they are free."""
+    They stay its own until they are free; see `let_go`."""
     held = connection.execute(
         select(addresses)
         .where(addresses.c.vnic_id == vnic_id, addresses.c.state == "held")
@@ -123,7 +136,7 @@ def withdraw(ctx: Context, connection: Connection, vnic_id: str) -> None:
             .limit(1)
         ).scalar_one_or_none()
         if heir is None:
-            let_go(ctx, connection, subnet, row)
+            let_go(ctx, connection, subnet, row, guest_runs=guest_runs)
         else:
             connection.execute(
                 update(addresses)
@@ -165,7 +178,7 @@ def _sweep(ctx: Context, subnet_id: int) -> int:
     """What `sweep` does, for one subnet. Its row is locked first, as by whoever promises its addresses or changes its
     ranges."""
     now_ms = ctx.now_ms()
-    free_at_ms = now_ms + round(ctx.settings.cool_down_s * 1000)
+    cool_down_ms = round(ctx.settings.cool_down_s * 1000)
     own = addresses.c.subnet_id == subnet_id
     with ctx.db.write() as connection:
         subnet = connection.execute(
@@ -176,7 +189,13 @@ def _sweep(ctx: Context, subnet_id: int) -> int:
         moved = connection.execute(
             update(addresses)
             .where(own, addresses.c.state == "draining", ~_owed())
-            .values(state="cooling", free_at_ms=free_at_ms)
+            .values(
+                state="cooling",
+                free_at_ms=case(
+                    (addresses.c.guest_lease_ms > cool_down_ms, addresses.c.guest_lease_ms + now_ms),
+                    else_=literal(now_ms + cool_down_ms, BigInteger),
+                ),
+            )
         ).rowcount
         is_due = own & (addresses.c.state == "cooling") & _is_cool(now_ms)
         due = list(
@@ -228,13 +247,17 @@ def _owing() -> Select[str]:
     )
 
 
-def let_go(ctx: Context, connection: Connection, subnet: AnyRow, row: AnyRow) -> None:
-    """Lets the held address of this row drain. The subnet's row is locked."""
+def let_go(ctx: Context, connection: Connection, subnet: AnyRow, row: AnyRow, *, guest_runs: bool) -> None:
+    """Lets the held address of this row drain. The subnet's row is locked.
+
+    A guest that runs on uses the address until it asks to renew it, and one that cannot ask until its lease ends. So
+    the address cools for as long as a lease lasts.
+    """
     revision = _log(connection, subnet, Mac(row.mac), row.offset, held=False)
     connection.execute(
         update(addresses)
         .where(addresses.c.subnet_id == row.subnet_id, addresses.c.offset == row.offset)
-        .values(state="draining", revision=revision)
+        .values(state="draining", revision=revision, guest_lease_ms=subnet.lease_time_s * 1000 if guest_runs else 0)
     )
     tell(ctx, connection, "reservation.removed", subnet, row.offset, Mac(row.mac), row.vnic_id)
 
@@ -342,7 +365,7 @@ def _insert_entry(subnet_id: Any, revision: Any, mac: Any, offset: Any, digest: 
 @prepared
 def _hold_new(subnet_id: Any, offset: Any, mac: Any, vnic_id: Any, revision: Any) -> Executable:
     return insert(addresses).values(
-        subnet_id=subnet_id, offset=offset, state="held", mac=mac, vnic_id=vnic_id, revision=revision, free_at_ms=None
+        subnet_id=subnet_id, offset=offset, state="held", mac=mac, vnic_id=vnic_id, revision=revision
     )
 
 
@@ -352,7 +375,7 @@ def _hold_again(subnet_id: Any, offset: Any, mac: Any, vnic_id: Any, revision: A
     return (
         update(addresses)
         .where(addresses.c.subnet_id == subnet_id, addresses.c.offset == offset)
-        .values(state="held", mac=mac, vnic_id=vnic_id, revision=revision, free_at_ms=None)
+        .values(state="held", mac=mac, vnic_id=vnic_id, revision=revision, free_at_ms=None, guest_lease_ms=0)
     )
 
 

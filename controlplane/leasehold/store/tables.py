@@ -238,6 +238,13 @@ addresses = Table(
     Column("vnic_id", String, comment="of the promise; a vNIC that is gone leaves its id until the address is free"),
     Column("revision", BigInteger, nullable=False, comment="of the last change: the promise, or its withdrawal"),
     Column("free_at_ms", BigInteger, comment="when a cooling address is free"),
+    Column(
+        "guest_lease_ms",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="how long its last guest may use it on after the last server has let it go; 0 for one that is off",
+    ),
     PrimaryKeyConstraint("subnet_id", "offset"),
 )
 Index(

@@ -349,7 +349,7 @@ def _follow(ctx: Context, connection: Connection, row: AnyRow, target: _Target) 
     With another MAC on the same subnet it keeps its address, but not before every server has confirmed that it no
     longer serves it to the old MAC: until then it has none, and `starting.settle` goes on with it.
     """
-    reservations.withdraw(ctx, connection, row.id)
+    reservations.withdraw(ctx, connection, row.id, guest_runs=True)
     if target.subnet is None or not networks.require(connection, str(target.network)).ipam_enabled:
         return
     if not reservations.must_wait(connection, target.subnet, row.id, target.mac):

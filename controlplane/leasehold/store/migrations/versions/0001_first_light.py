@@ -409,6 +409,13 @@ def upgrade() -> None:
             "revision", sa.BigInteger(), nullable=False, comment="of the last change: the promise, or its withdrawal"
         ),
         sa.Column("free_at_ms", sa.BigInteger(), nullable=True, comment="when a cooling address is free"),
+        sa.Column(
+            "guest_lease_ms",
+            sa.BigInteger(),
+            server_default="0",
+            nullable=False,
+            comment="how long its last guest may use it on after the last server has let it go; 0 for one that is off",
+        ),
         sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_addresses_subnet_id")),
         sa.CheckConstraint("state IN ('held', 'draining', 'cooling')", name=op.f("ck_addresses_state")),
         sa.PrimaryKeyConstraint("subnet_id", "offset", name=op.f("pk_addresses")),
