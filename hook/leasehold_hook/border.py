@@ -69,6 +69,9 @@ class Border(Protocol):
     def client(self, mac: int) -> dict[str, Any] | None:
         """What Kea's side knows of a client, see `leasehold-client-get`; None if the leases cannot be read."""
 
+    def interfaces(self) -> dict[str, str | None] | None:
+        """What keeps guests from being heard on each interface, see `leasehold-status`; None if that cannot be told."""
+
     def counters(self) -> Counters:
         """The present counters."""
 

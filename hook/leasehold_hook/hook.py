@@ -105,6 +105,7 @@ class Hook:
             "version": __version__,
             "kea-version": self._border.kea_version(),
             "managed-subnets": self._border.managed_subnets(),
+            "interfaces": self._border.interfaces(),
             "events": {
                 "queued": counters.queued,
                 "spooled": figures.spooled,

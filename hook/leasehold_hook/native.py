@@ -60,6 +60,10 @@ class Native:
         described = lib.lh_client_get(mac)
         return None if described == ffi.NULL else json.loads(ffi.string(described))
 
+    def interfaces(self) -> dict[str, str | None] | None:
+        described = lib.lh_interfaces()
+        return None if described == ffi.NULL else json.loads(ffi.string(described))
+
     def counters(self) -> Counters:
         counters = ffi.new("lh_counters *")
         lib.lh_counters_read(counters)

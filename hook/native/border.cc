@@ -12,6 +12,7 @@
 #include <string_view>
 
 #include "client.h"
+#include "interfaces.h"
 #include "kea.h"
 #include "leasehold.h"
 #include "state.h"
@@ -104,6 +105,16 @@ const char* lh_client_get(uint64_t mac) {
         return text->c_str();
     } catch (const std::exception& why) {
         leasehold::log(LH_ERROR, "LEASES_UNREADABLE", why.what());
+        return nullptr;
+    }
+}
+
+const char* lh_interfaces(void) {
+    static auto* const text = new std::string;
+    try {
+        *text = leasehold::describe_interfaces();
+        return text->c_str();
+    } catch (const std::exception&) {
         return nullptr;
     }
 }

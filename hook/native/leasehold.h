@@ -84,6 +84,10 @@ void lh_counters_read(lh_counters* counters);
  * read. */
 const char* lh_client_get(uint64_t mac);
 
+/* What keeps guests from being heard on the interfaces that have an IPv4 address, as JSON (UTF-8). Good until the next
+ * call; Kea's main thread only. NULL if the kernel does not tell. */
+const char* lh_interfaces(void);
+
 /* Sets a Kea statistic, `leasehold.` and `name`. */
 void lh_statistic_set(const char* name, int64_t value);
 

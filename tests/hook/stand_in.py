@@ -62,6 +62,9 @@ class StandIn:
     def client(self, mac: int) -> dict[str, Any] | None:
         return {"subnets": [{"subnet-id": 7}]} if any(mac in held for held in self.held.values()) else {"subnets": []}
 
+    def interfaces(self) -> dict[str, str | None] | None:
+        return {"eth1": None, "eth2": "no-link"}
+
     def counters(self) -> Counters:
         return Counters(queued=len(self.events), lost=self.lost, rejected_unknown=3)
 

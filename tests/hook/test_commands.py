@@ -562,6 +562,7 @@ def test_status_tells_who_this_is_and_what_is_in_force(run: Run) -> None:
         "kea-version": "2.2.0",
         "subnets": [state],
         "managed-subnets": [7],
+        "interfaces": {"eth1": None, "eth2": "no-link"},
         "events": {
             "queued": 0,
             "spooled": 0,

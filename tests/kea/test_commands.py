@@ -1,6 +1,7 @@
 """Our commands, taken by the real hook in a real Kea."""
 
 import uuid
+from dataclasses import replace
 
 import pytest
 from netaddr import IPAddress
@@ -31,6 +32,24 @@ def test_a_host_that_heard_nothing_yet(commands: Commands, host: Host) -> None:
     status = commands.status(host)
     assert (status.host, status.subnets, status.managed) == ("host-a", (), frozenset())
     assert uuid.UUID(status.boot)
+
+
+def test_a_host_tells_where_guests_are_heard(commands: Commands, host: Host, kea: LabHost) -> None:
+    interface = kea.interfaces["blue"]
+    assert commands.status(host).link_fault(interface) is None
+    kea.namespace.ip("link", "set", interface, "down")
+    assert commands.status(host).link_fault(interface) == f"interface {interface} is down"
+
+
+def test_a_hook_that_does_not_tell_of_interfaces_is_understood(
+    transport: Transport, host: Host, kea: LabHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of an older release answers."""
+    answer = transport.command(host, "leasehold-status")
+    arguments = {name: value for name, value in answer.arguments.items() if name != "interfaces"}
+    assert len(arguments) < len(answer.arguments)
+    monkeypatch.setattr(transport, "command", lambda *_: replace(answer, arguments=arguments))
+    assert Commands(transport).status(host).link_fault(kea.interfaces["blue"]) is None
 
 
 def test_a_batch_is_taken(commands: Commands, host: Host) -> None:

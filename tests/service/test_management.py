@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, Resync, SubnetState
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
-from leasehold.errors import HostAnswers, HostFenced, InUse, SubnetRecovering
+from leasehold.errors import HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
 from leasehold.service import (
     events,
     fencing,
@@ -58,7 +58,13 @@ def epoch(ctx: Context) -> str:
 
 
 def answers(
-    ctx: Context, watch: Watch, *, managed: bool = False, has: SubnetState | None = None, host: str = "host-a"
+    ctx: Context,
+    watch: Watch,
+    *,
+    managed: bool = False,
+    has: SubnetState | None = None,
+    host: str = "host-a",
+    interfaces: dict[str, str | None] | None = None,
 ) -> None:
     """The host answers, and the manager decides."""
     status = HookStatus(
@@ -66,6 +72,7 @@ def answers(
         boot=str(uuid.UUID(int=1)),
         subnets=() if has is None else (has,),
         managed=frozenset({SUBNET} if managed else ()),
+        interfaces=interfaces,
     )
     sightings.record_answers(ctx, watch, [Answer(host=host, asked_ms=ctx.now_ms(), status=status)])
     management.plan(ctx, watch)
@@ -457,3 +464,195 @@ def test_a_network_that_comes_to_share_addresses_moves_to_another_host(ctx: Cont
     on_both(ctx, "host-b", "192.0.2.3")
     answers(ctx, watch, host="host-b")
     assert serving(ctx, "green").keys() == {"host-a", "host-b"}
+
+
+LINK: dict[str, str | None] = {"eth0": None}
+NO_LINK: dict[str, str | None] = {"eth0": "no-link", "eth9": None}
+
+
+def runs(ctx: Context, watch: Watch, host: str, interfaces: dict[str, str | None] | None = None) -> None:
+    """The host has all that is wanted of it, and says so."""
+    replication.confirm(ctx, host, SUBNET, epoch(ctx), 0)
+    has = SubnetState(subnet=SUBNET, epoch=epoch(ctx), revision=0, count=0, digest=EMPTY_DIGEST)
+    answers(ctx, watch, host=host, managed=True, has=has, interfaces=interfaces or LINK)
+
+
+def loses_its_link(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """host-a answers all the time, and says for long enough that it hears no guests."""
+    for pause_s in (1, ctx.settings.host_down_after_s):
+        clock.advance(pause_s)
+        runs(ctx, watch, "host-a", NO_LINK)
+
+
+def told(ctx: Context) -> list[str]:
+    """The events of servers, without `server.`, and the hosts."""
+    every = events.list_events(ctx, limit=100)
+    return [f"{each.type[7:]} {each.data['host']}" for each in every if each.type.startswith("server.")]
+
+
+def test_a_host_that_hears_no_guests_for_a_moment_is_not_replaced(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    second_host(ctx, watch)
+    for interfaces in 3 * (NO_LINK, NO_LINK, LINK):
+        clock.advance(ctx.settings.host_down_after_s - 1)
+        runs(ctx, watch, "host-a", interfaces)
+    assert states(ctx) == {"host-a": "running"}
+
+
+def test_one_answer_that_comes_late_is_one_look(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    second_host(ctx, watch)
+    clock.advance(1)
+    status = HookStatus(
+        host="host-a", boot=str(uuid.UUID(int=1)), subnets=(), managed=frozenset({SUBNET}), interfaces=NO_LINK
+    )
+    answer = Answer(host="host-a", asked_ms=ctx.now_ms(), status=status)
+    clock.advance(ctx.settings.host_down_after_s)
+    sightings.record_answers(ctx, watch, [answer])
+    management.plan(ctx, watch)
+    assert "host-b" not in states(ctx)
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "why"),
+    [
+        ({"eth0": "no-link"}, "interface eth0 has no link"),
+        ({"eth0": "down"}, "interface eth0 is down"),
+        ({"eth0": "no-socket"}, "interface eth0 has no socket of Kea's: config-reload opens it"),
+        ({"eth9": None}, "interface eth0 does not exist, or has no IPv4 address"),
+        ({"eth0": "of-tomorrow"}, "interface eth0 is told to have 'of-tomorrow'"),
+    ],
+)
+def test_a_server_that_hears_no_guests_for_long_enough_says_why(
+    ctx: Context, watch: Watch, clock: Clock, interfaces: dict[str, str | None], why: str
+) -> None:
+    run(ctx, watch)
+    for pause_s in (1, ctx.settings.host_down_after_s):
+        clock.advance(pause_s)
+        runs(ctx, watch, "host-a", interfaces)
+    assert serving(ctx, "blue") == {"host-a": ("unreachable", why)}
+    assert told(ctx) == ["started host-a", "unreachable host-a"]
+    assert events.list_events(ctx, limit=100)[-1].data["detail"] == why
+    shown = hosts.show(ctx, "host-a")
+    assert (shown.state, shown.detail) == ("up", f"It does not hear the guests of network blue ({why}).")
+
+
+def test_a_hook_that_does_not_tell_of_interfaces_hears_guests(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """One of an older release."""
+    has = run(ctx, watch)
+    loses_its_link(ctx, watch, clock)
+    assert states(ctx) == {"host-a": "unreachable"}
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has, interfaces=None)
+    assert states(ctx) == {"host-a": "running"}
+
+
+def test_a_server_without_link_goes_once_its_replacement_runs_and_nobody_is_swapped_back(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    run(ctx, watch)
+    second_host(ctx, watch)
+    loses_its_link(ctx, watch, clock)
+    assert states(ctx) == {"host-a": "unreachable", "host-b": "starting"}
+    assert served(ctx, watch) == [SUBNET]
+    runs(ctx, watch, "host-b")
+    management.plan(ctx, watch)
+    assert states(ctx) == {"host-a": "stopping", "host-b": "running"}
+    clock.advance(1)
+    answers(ctx, watch, interfaces=NO_LINK)
+    management.provided(ctx, watch, "host-a", [])
+    clock.advance(1)
+    answers(ctx, watch, interfaces=LINK)
+    for _ in range(3):
+        clock.advance(ctx.settings.host_hold_down_most_s)
+        answers(ctx, watch, interfaces=LINK)
+    assert states(ctx) == {"host-b": "running"}
+    assert told(ctx) == ["started host-a", "unreachable host-a", "started host-b", "stopped host-a"]
+
+
+def test_a_server_without_link_stays_where_no_other_can_replace_it(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    second_host(ctx, watch)
+    for pause_s in (1, ctx.settings.host_down_after_s):
+        clock.advance(pause_s)
+        answers(ctx, watch, host="host-b", interfaces=NO_LINK)
+    loses_its_link(ctx, watch, clock)
+    assert states(ctx) == {"host-a": "unreachable"}
+    assert served(ctx, watch) == [SUBNET]
+    clock.advance(1)
+    runs(ctx, watch, "host-a")
+    assert states(ctx) == {"host-a": "running"}
+    assert told(ctx) == ["started host-a", "unreachable host-a", "recovered host-a"]
+
+
+def test_a_link_that_is_lost_on_one_network_changes_nothing_on_another(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
+    subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("198.51.100.0/24")))
+    on_both(ctx, "host-a", "192.0.2.2")
+    on_both(ctx, "host-b", "192.0.2.3")
+    for pause_s in (1, ctx.settings.host_down_after_s):
+        clock.advance(pause_s)
+        answers(ctx, watch, interfaces={"eth-blue": "no-link", "eth-green": None})
+        answers(ctx, watch, host="host-b", interfaces={"eth-blue": None, "eth-green": "no-link"})
+    assert (list(serving(ctx, "blue")), list(serving(ctx, "green"))) == (["host-b"], ["host-a"])
+
+
+def test_a_host_whose_link_came_back_is_held_back_also_by_a_restarted_manager(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    run(ctx, watch)
+    second_host(ctx, watch)
+    loses_its_link(ctx, watch, clock)
+    runs(ctx, watch, "host-b")
+    management.plan(ctx, watch)
+    clock.advance(1)
+    answers(ctx, watch, interfaces=LINK)
+    management.provided(ctx, watch, "host-a", [])
+    networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    again = Watch()
+    answers(ctx, again, interfaces=LINK)
+    runs(ctx, again, "host-b")
+    assert states(ctx) == {"host-b": "running"}
+    clock.advance(ctx.settings.host_hold_down_s)
+    runs(ctx, again, "host-b")
+    assert states(ctx) == {"host-a": "starting", "host-b": "running"}
+
+
+def test_a_start_is_not_confirmed_by_a_server_without_link(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """Although it has the reservation: it may serve it any time."""
+    run(ctx, watch)
+    loses_its_link(ctx, watch, clock)
+    vnics.put(ctx, VnicSpec(id="v", vm="vm", name="nic", subnet=SUBNET))
+    vnics.start(ctx, "v", wait="none")
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 1)
+    with pytest.raises(NotConfirmed) as refusal:
+        vnics.start(ctx, "v", wait="one")
+    assert "host-a (interface eth0 has no link)" in str(refusal.value)
+
+
+def test_addresses_wait_for_a_server_without_link(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    held_vnic(ctx, "v")
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 1)
+    loses_its_link(ctx, watch, clock)
+    vnics.stop(ctx, "v")
+    reservations.sweep(ctx)
+    assert subnets.get(ctx, SUBNET).usage.draining == 1
+    assert SUBNET in replication.lagging(ctx)["host-a"]
+
+
+def test_a_server_that_loses_its_link_and_then_its_host_says_the_one_that_lasts(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    run(ctx, watch)
+    loses_its_link(ctx, watch, clock)
+    since = networks.list_servers(ctx, "blue")[0].since
+    clock.advance(1)
+    falls(ctx, watch, clock)
+    clock.advance(3600)
+    is_silent(ctx, watch)
+    assert serving(ctx, "blue") == {"host-a": ("unreachable", "Connection refused")}
+    assert networks.list_servers(ctx, "blue")[0].since == since
+    assert told(ctx) == ["started host-a", "unreachable host-a"]

@@ -75,6 +75,7 @@ CASES: list[tuple[Cause, Evidence, list[str]]] = [
     ("not-promised", replace(READY, promised=None, address_state=None), ["192.0.2.0/24"]),
     ("no-servers", replace(READY, witnesses=()), ["blue", "1 hosts"]),
     ("no-servers", with_server(state="stopping"), ["blue"]),
+    ("no-servers", replace(READY, witnesses=(), link_faults=("host-a (no link)",)), ["guests: host-a (no link)"]),
     ("no-servers", replace(READY, witnesses=(), hosts_attached=0), ["no host is attached"]),
     ("hosts-down", with_server(state="unreachable", detail="timed out"), ["host-a", "timed out"]),
     ("hosts-down", with_server(failure="connection refused"), ["host-a", "connection refused"]),

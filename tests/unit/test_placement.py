@@ -107,6 +107,15 @@ def test_a_host_that_has_not_answered_for_a_moment_is_not_replaced() -> None:
     assert place(1, [host("a", state="running", health="doubtful"), host("b")]) == Placement()
 
 
+def test_a_server_that_is_down_on_this_network_only_is_replaced_as_on_a_host_that_is_down() -> None:
+    """As the hosts `a` and `c`, which serve other networks all the time."""
+    deaf = host("a", state="unreachable", health="down", load=3)
+    assert place(1, [deaf, host("b", load=9), host("c", health="down")]) == Placement(start=("b",))
+    assert place(1, [deaf, host("b", state="starting"), host("c")]) == Placement()
+    assert place(1, [deaf, host("b", state="running"), host("c")]) == Placement(stop=("a",))
+    assert place(1, [deaf, host("c", health="doubtful")]) == Placement()
+
+
 def test_a_server_whose_kea_refuses_is_replaced() -> None:
     refusing = host("a", state="starting", refuses=True)
     assert place(1, [refusing, host("b")]) == Placement(start=("b",))

@@ -37,15 +37,19 @@ def test_a_network_with_a_subnet_is_served(site: Site) -> None:
 
 def test_a_network_whose_link_was_down_when_kea_was_configured_is_served_once_it_is_up(site: Site) -> None:
     host = site.add_host("host-a")
-    host.cut("blue")
-    # The kernel tells of a lost link within a second (Documentation/networking/operstates.rst).
-    site.until(lambda: "LOWER_UP" not in host.namespace.ip("link", "show", "eth-blue"), "the lost link")
     site.subnet()
     site.start()
     site.wait_for(host_a="running")
+    host.cut("blue")
+    # The kernel tells of a lost link within a second (Documentation/networking/operstates.rst).
+    site.until(lambda: "LOWER_UP" not in host.namespace.ip("link", "show", "eth-blue"), "the lost link")
+    host.restart()
+    site.wait_for(host_a="unreachable")
+    assert site.servers()["host-a"].detail == "interface eth-blue has no link"
+    host.mend("blue")
+    site.wait_for(host_a="running")
     started = site.started(1)
     guest = site.lab.vm("guest", "blue", str(started.mac))
-    host.mend("blue")
     lease = guest.dhcp()
     assert lease is not None
     assert lease.address == str(started.ip)
@@ -237,13 +241,24 @@ def test_a_host_that_serves_unasked_stops(site: Site) -> None:
 
 
 def test_a_host_whose_kea_refuses_is_replaced_and_says_why(site: Site) -> None:
+    """It has a subnet of the administrator's with the same prefix."""
+    site.add_host("host-a", subnets=[{"id": 77, "subnet": "192.0.2.0/24"}])
+    site.subnet()
+    site.start()
+    site.until(lambda: "192.0.2.0/24" in str(site.servers()), "it says why")
+    site.add_host("host-b")
+    site.until(lambda: site.states().get("host-b") == "running", "another host serves")
+    assert site.hosts["host-a"].status()["managed-subnets"] == []
+
+
+def test_a_host_without_the_interface_that_it_is_said_to_have_is_not_chosen_and_says_why(site: Site) -> None:
     bad = site.add_host("host-a")
     site.register(bad, interface="eth-nowhere")
     site.add_host("host-b")
     site.subnet()
     site.start()
-    site.until(lambda: site.states().get("host-b") == "running", "another host serves")
-    assert site.hosts["host-a"].status()["managed-subnets"] == []
+    site.wait_for(host_b="running")
+    site.until(lambda: "eth-nowhere does not exist" in str(hosts.show(site.ctx, "host-a").detail), "it says why")
 
 
 def test_a_kea_without_our_hook_is_not_chosen(site: Site) -> None:

@@ -82,7 +82,8 @@ class Witness:
 class Evidence:
     """All that is known of one MAC: `vnic` that has it, or `former` that had it last; `promised` on `subnet` to it.
 
-    `rejected` is what servers reported earlier, on whichever network.
+    `rejected` is what servers reported earlier, on whichever network; `link_faults` tells of the attached hosts that do
+    not hear the network's guests, and why.
     """
 
     mac: Mac
@@ -95,6 +96,7 @@ class Evidence:
     promised: IPAddress | None = None
     address_state: AddressState | None = None
     hosts_attached: int = 0
+    link_faults: tuple[str, ...] = ()
     witnesses: tuple[Witness, ...] = ()
     rejected: tuple[Rejected, ...] = ()
 
@@ -156,12 +158,15 @@ def _of_the_vnic(known: Evidence) -> Verdict | None:
 
 def _of_the_servers(known: Evidence) -> Verdict | None:
     """What is missing before a server can answer."""
-    who, servers = _who(known), [each for each in known.witnesses if each.state != "stopping"]
+    who, network = _who(known), known.network
+    servers = [each for each in known.witnesses if each.state != "stopping"]
     if not servers:
         attached = f"{known.hosts_attached} hosts are attached to it" if known.hosts_attached else "no host is attached"
+        if known.link_faults:
+            attached += f", of which some do not hear its guests: {'; '.join(known.link_faults)}"
         return _no(
             "no-servers",
-            f"{who} has {known.promised}, but no host serves network {known.network}: {attached}.",
+            f"{who} has {known.promised}, but no host serves network {network}: {attached}.",
             "Attach a host that is up and has Kea with the hook to the network, or see why those that are do not serve "
             "it: GET /v1/hosts.",
         )
@@ -169,8 +174,8 @@ def _of_the_servers(known: Evidence) -> Verdict | None:
     if not reachable:
         return _no(
             "hosts-down",
-            f"{who} has {known.promised}, but no server of network {known.network} answers: {_named(servers)}.",
-            "Bring one of these hosts, its Kea and its control channel back, or attach another host.",
+            f"{who} has {known.promised}, but no server of network {network} can be reached: {_named(servers)}.",
+            "Bring one of these hosts, its Kea, its control channel and its link there back, or attach another host.",
         )
     if not any(each.confirmed for each in reachable):
         return _no(

@@ -7,7 +7,8 @@ from typing import Literal
 from leasehold.domain.values import HostNetwork, ServerState, SubnetSpec
 
 Health = Literal["up", "doubtful", "down"]
-"""A host answers; has not answered lately, but not for long enough to act on; or is down."""
+"""A host answers (and on one network: hears its guests); has not lately, but not for long enough to act on; or is down.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +24,10 @@ class Served:
 class Candidate:
     """A host that could serve the network, or does.
 
-    `state` is None where it is no server of the network; `attached` False where it has lost the network, or was
-    declared dead; `refuses` True when its Kea refused the configuration lately; `leaving` True when it is to serve
-    nothing more, once others do; `held` True when it came back from being down too lately to be relied upon; `load`
-    counts the networks that it serves.
+    `health` is its health on this network; `state` is None where it is no server of it; `attached` False where it has
+    lost the network, or was declared dead; `refuses` True when its Kea refused the configuration lately; `leaving` True
+    when it is to serve nothing more, once others do; `held` True when it came back from being down too lately to be
+    relied upon; `load` counts the networks that it serves.
     """
 
     host: str

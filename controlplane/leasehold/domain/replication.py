@@ -1,13 +1,19 @@
 """What replication carries: parts of a subnet's reservation log, and the digest by which two sides compare."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from netaddr import IPAddress
 
 from leasehold.domain.addresses import Mac
 
+# By the hook's words: see its README, `leasehold-status`.
+_LINK_FAULTS = {
+    "down": "is down",
+    "no-link": "has no link",
+    "no-socket": "has no socket of Kea's: config-reload opens it",
+}
 _BEING_MENDED = "being mended"
 
 EMPTY_DIGEST = "0" * 16
@@ -83,16 +89,27 @@ class HookStatus:
     """What the hook in a host's Kea says of itself.
 
     `boot` is another UUID for each process life of Kea; `managed` are the ids of the subnets in its configuration that
-    carry our mark. `last_sequence` is that of the last lease event of this boot that waits to be reported, or was;
-    `reporting` whether it has somebody to report to.
+    carry our mark. `interfaces` are the host's that have an IPv4 address, and the word for what keeps guests from being
+    heard there, None for nothing; None in place of them all where it does not tell. `last_sequence` is that of the last
+    lease event of this boot that waits to be reported, or was; `reporting` whether it has somebody to report to.
     """
 
     host: str
     boot: str
     subnets: tuple[SubnetState, ...]
     managed: frozenset[int]
+    interfaces: Mapping[str, str | None] | None = None
     last_sequence: int = 0
     reporting: bool = False
+
+    def link_fault(self, interface: str) -> str | None:
+        """Why no guest is heard on the interface, for a person; None if they are, or where the hook does not tell."""
+        if self.interfaces is None:
+            return None
+        if interface not in self.interfaces:
+            return f"interface {interface} does not exist, or has no IPv4 address"
+        word = self.interfaces[interface]
+        return None if word is None else f"interface {interface} {_LINK_FAULTS.get(word, f'is told to have {word!r}')}"
 
 
 def mending(resync: Resync, state: SubnetState, present: Iterable[Entry], size: int) -> list[Batch]:

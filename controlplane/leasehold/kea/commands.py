@@ -59,6 +59,7 @@ class Commands:
                 boot=str(answer["boot-id"]),
                 subnets=tuple(map(_state, answer["subnets"])),
                 managed=frozenset(map(int, answer["managed-subnets"])),
+                interfaces=_interfaces(answer.get("interfaces")),
                 last_sequence=int(answer["events"]["last-sequence"]),
                 reporting=bool(answer["events"]["reporting"]),
             )
@@ -233,6 +234,13 @@ def _state(answer: Mapping[str, Any]) -> SubnetState:
         count=int(answer["count"]),
         digest=str(answer["digest"]),
     )
+
+
+def _interfaces(told: Mapping[str, Any] | None) -> dict[str, str | None] | None:
+    """None where the hook cannot tell, or is of a release that does not."""
+    if told is None:
+        return None
+    return {name: None if word is None else str(word) for name, word in dict(told).items()}
 
 
 def _reservations(entries: Iterable[Entry]) -> list[dict[str, str]]:

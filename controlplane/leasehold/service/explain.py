@@ -88,9 +88,11 @@ def _of_nobody(ctx: Context, connection: Connection, mac: Mac) -> Evidence:
 def _on_subnet(ctx: Context, connection: Connection, known: Evidence, subnet_id: int, vnic_id: str | None) -> Evidence:
     subnet = subnets.require(connection, subnet_id)
     network = connection.execute(select(networks).where(networks.c.id == subnet.network_id)).one()
-    attached: int = connection.execute(
-        select(func.count()).select_from(host_networks).where(host_networks.c.network_id == subnet.network_id)
-    ).scalar_one()
+    attached = connection.execute(
+        select(host_networks.c.host_id, host_networks.c.link_fault)
+        .where(host_networks.c.network_id == subnet.network_id)
+        .order_by(host_networks.c.host_id)
+    ).all()
     # Its own first, and what is held before what it may have back.
     of_mac = connection.execute(
         select(addresses)
@@ -106,7 +108,8 @@ def _on_subnet(ctx: Context, connection: Connection, known: Evidence, subnet_id:
         cidr=subnet.cidr,
         promised=None if of_mac is None else address_at(subnets.spec_of(subnet), of_mac.offset),
         address_state=None if of_mac is None else of_mac.state,
-        hosts_attached=attached,
+        hosts_attached=len(attached),
+        link_faults=tuple(f"{row.host_id} ({row.link_fault})" for row in attached if row.link_fault is not None),
         witnesses=tuple(_witnesses(connection, subnet, of_mac)),
         rejected=_rejections(connection, known.mac),
     )

@@ -157,13 +157,14 @@ def view(ctx: Context, connection: Connection, host_id: str) -> HostView:
     return _views(ctx, connection, [host_id])[0]
 
 
-def held_back_until_ms(ctx: Context, host: AnyRow) -> int:
-    """When a host can be chosen anew that was down; the past for one that is not held back."""
-    if not host.falls or host.returned_ms is None:
+def held_back_until_ms(ctx: Context, fallen: AnyRow) -> int:
+    """When a host can be chosen anew that was down, or was so on one network, by its row there; the past for one that
+    is not held back."""
+    if not fallen.falls or fallen.returned_ms is None:
         return 0
     settings = ctx.settings
-    held_s = hold_down_s(host.falls, settings.host_hold_down_s, settings.host_hold_down_most_s)
-    return int(host.returned_ms + held_s * 1000)
+    held_s = hold_down_s(fallen.falls, settings.host_hold_down_s, settings.host_hold_down_most_s)
+    return int(fallen.returned_ms + held_s * 1000)
 
 
 def missing(host_id: str) -> HostNotFound:
@@ -200,6 +201,7 @@ def _attach(connection: Connection, host_id: str, wanted: Mapping[str, HostNetwo
                     network_id=network_id,
                     interface=attachment.interface,
                     address=str(attachment.address),
+                    falls=0,
                 )
             )
             subnets.keep_from_vnics(connection, network_id, attachment.address)
@@ -249,10 +251,19 @@ def _views(ctx: Context, connection: Connection, host_ids: list[str]) -> list[Ho
             select(read_backs).where(read_backs.c.host_id.in_(host_ids), read_backs.c.detail.is_not(None))
         )
     }
+    deaf: dict[str, list[str]] = {}
+    for row in connection.execute(
+        select(host_networks)
+        .where(host_networks.c.host_id.in_(host_ids), host_networks.c.link_fault.is_not(None))
+        .order_by(host_networks.c.network_id)
+    ):
+        deaf.setdefault(row.host_id, []).append(f"network {row.network_id} ({row.link_fault})")
     views = []
     for host in _hosts(connection, hosts.c.id.in_(host_ids)):
         row, own = rows[host.id], serving.get(host.id, [])
         state, detail = _state(row, own)
+        if detail is None and host.id in deaf:
+            detail = f"It does not hear the guests of {', '.join(deaf[host.id])}."
         detail = detail or unread.get(host.id)
         until_ms = held_back_until_ms(ctx, row)
         views.append(

@@ -1,9 +1,10 @@
 """Who serves which network: what the manager's loop asks and records, one transaction each.
 
 A server is `starting` from the decision until its host has the reservations, then the subnets in its configuration, and
-says so; `running` while the host answers; `unreachable` after it did not for `host_down_after_s`, and from then until
-it is again at what is wanted; `stopping` until the host has said that the network is out of its configuration. As long
-as there is a row in `server_subnets`, the host could serve the subnet, and addresses wait for it.
+says so; `running` while the host answers and hears the network's guests; `unreachable` after it did not for
+`host_down_after_s`, and from then until it is again at what is wanted; `stopping` until the host has said that the
+network is out of its configuration. As long as there is a row in `server_subnets`, the host could serve the subnet, and
+addresses wait for it: also one that hears no guests, since its link may be back at any time.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, case, delete, insert, select, update
 
 from leasehold.domain.placement import Candidate, Health, Served, place
 from leasehold.domain.subnets import clashes
@@ -20,7 +21,7 @@ from leasehold.domain.values import HostNetwork, ServerState
 from leasehold.service import events, lineage, replication, subnets
 from leasehold.service import hosts as hosts_service
 from leasehold.service.context import Context
-from leasehold.service.sightings import Watch
+from leasehold.service.sightings import Trouble, Watch, health_with
 from leasehold.store.database import AnyRow
 from leasehold.store.tables import host_networks, hosts, networks, server_subnets, servers
 from leasehold.store.tables import subnets as subnets_table
@@ -177,9 +178,9 @@ class _Decision:
             self._subnets.setdefault(network_id, {})[subnet_id] = revision
             cidrs.append((network_id, IPNetwork(cidr)))
         self._clashing = clashes(cidrs)
-        self._attached: dict[str, set[str]] = {}
-        for host_id, network_id in connection.execute(select(host_networks.c.host_id, host_networks.c.network_id)):
-            self._attached.setdefault(network_id, set()).add(host_id)
+        self._attached: dict[str, dict[str, Row[Any]]] = {}
+        for row in connection.execute(select(host_networks)):
+            self._attached.setdefault(row.network_id, {})[row.host_id] = row
         self._servers: dict[str, dict[str, Row[Any]]] = {}
         for row in connection.execute(select(servers)):
             self._servers.setdefault(row.network_id, {})[row.host_id] = row
@@ -211,10 +212,13 @@ class _Decision:
     def carry_out(self, connection: Connection, now_ms: int) -> None:
         """Writes it, and tells of it."""
         for each in self.transitions:
-            values = {"state": each.state, "since_ms": now_ms, "detail": each.detail}
+            values = {"state": each.state, "detail": each.detail}
+            since_ms = case((servers.c.state == each.state, servers.c.since_ms), else_=now_ms)
             own = (servers.c.host_id == each.host) & (servers.c.network_id == each.network)
-            if not connection.execute(update(servers).where(own).values(**values)).rowcount:
-                connection.execute(insert(servers).values(host_id=each.host, network_id=each.network, **values))
+            if not connection.execute(update(servers).where(own).values(since_ms=since_ms, **values)).rowcount:
+                connection.execute(
+                    insert(servers).values(host_id=each.host, network_id=each.network, since_ms=now_ms, **values)
+                )
             if each.event is not None:
                 _tell(connection, now_ms, each.event, each.host, each.network, each.detail)
         replication.expect(connection, self.new_subnets)
@@ -231,7 +235,7 @@ class _Decision:
     def _decide(self, network: Row[Any], default_wanted: int) -> None:
         own_subnets = self._subnets.get(network.id, {})
         present = self._servers.get(network.id, {})
-        candidates = self._attached.get(network.id, set()) | present.keys()
+        candidates = self._attached.get(network.id, {}).keys() | present.keys()
         wanted = (network.ipam_servers or default_wanted) if network.ipam_enabled and own_subnets else 0
         if wanted and not candidates <= self._watch.hosts.keys():
             return  # who was not asked yet may be serving it
@@ -252,13 +256,18 @@ class _Decision:
 
     def _settle(self, server: Row[Any], own_subnets: Mapping[int, int]) -> None:
         """Moves a server that stays from state to state, by what was seen of its host."""
-        health = self._health(server.host_id)
+        trouble, health = self._trouble(server.host_id, server.network_id)
         if health == "up" and self._yields(server):
             if (server.state, server.detail) != ("starting", _CLASHES):
                 self._move(server, "starting", _CLASHES, None)
             return
-        if health == "down" and server.state != "unreachable":
-            self._move(server, "unreachable", self._watch.hosts[server.host_id].reason, "server.unreachable")
+        if (
+            health == "down"
+            and trouble is not None
+            and (server.state, server.detail) != ("unreachable", trouble.reason)
+        ):
+            event = None if server.state == "unreachable" else "server.unreachable"
+            self._move(server, "unreachable", trouble.reason, event)
         if health != "up":
             return
         sighting = self._watch.hosts[server.host_id]
@@ -284,16 +293,22 @@ class _Decision:
     def _candidate(self, host_id: str, network_id: str) -> Candidate:
         host = self._hosts[host_id]
         server = self._servers.get(network_id, {}).get(host_id)
+        attachment = self._attached.get(network_id, {}).get(host_id)
         sighting = self._watch.hosts.get(host_id)
+        _, health = self._trouble(host_id, network_id)
         return Candidate(
             host=host_id,
-            health=self._health(host_id),
+            health=health,
             attached=host.fenced_ms is None
-            and host_id in self._attached.get(network_id, ())
+            and attachment is not None
             and not (server is None and self._clashing.get(network_id, set()) & self._at.get(host_id, set())),
             refuses=sighting is not None and sighting.refuses,
             leaving=host.maintenance or (server is not None and self._yields(server)),
-            held=hosts_service.held_back_until_ms(self._ctx, host) > self._ctx.now_ms(),
+            held=any(
+                hosts_service.held_back_until_ms(self._ctx, each) > self._ctx.now_ms()
+                for each in (host, attachment)
+                if each is not None
+            ),
             state=None if server is None else server.state,
             load=self._load[host_id],
         )
@@ -303,9 +318,13 @@ class _Decision:
         rows = (self._servers.get(other, {}).get(server.host_id) for other in others)
         return _yields(server, [row for row in rows if row is not None], self._clashing)
 
-    def _health(self, host_id: str) -> Health:
+    def _trouble(self, host_id: str, network_id: str) -> tuple[Trouble | None, Health]:
+        """What keeps the host from serving the network, and what to make of that."""
         sighting = self._watch.hosts.get(host_id)
-        return "doubtful" if sighting is None else sighting.health(self._ctx.settings.host_down_after_s)
+        if sighting is None:
+            return None, "doubtful"
+        trouble = sighting.trouble(network_id)
+        return trouble, health_with(trouble, self._ctx.settings.host_down_after_s)
 
     def _is_clean(self, fenced: AnyRow) -> bool:
         """True for a host that said since that it serves nothing of ours, and is not known to."""

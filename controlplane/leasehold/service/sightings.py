@@ -1,8 +1,9 @@
 """What is seen of the hosts: what they answer, compared with what they are known to have, and what becomes of that.
 
-A host is up while it answers, doubtful when it was asked in vain, and down once it was for `host_down_after_s`. What it
-says that it has of our reservations is the truth: what it confirmed and has no more is sent again. Where it has more
-than this database ever sent, the database is an older copy of itself, and begins a new history.
+A host is up while it answers, doubtful when it was asked in vain, and down once it was for `host_down_after_s`. On one
+network it is down, too, once its hook has said for as long that it hears no guests there. What it says that it has of
+our reservations is the truth: what it confirmed and has no more is sent again. Where it has more than this database
+ever sent, the database is an older copy of itself, and begins a new history.
 """
 
 import logging
@@ -17,7 +18,7 @@ from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, SubnetState
 from leasehold.service import lineage, replication
 from leasehold.service.context import Context
 from leasehold.store.database import AnyRow
-from leasehold.store.tables import hosts, reservation_log, server_subnets, servers
+from leasehold.store.tables import host_networks, hosts, reservation_log, server_subnets, servers
 from leasehold.store.tables import subnets as subnets_table
 
 log = logging.getLogger(__name__)
@@ -35,26 +36,45 @@ class Answer:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """What was wrong each time since `since_ms`, and how long that had been at the last look."""
+
+    reason: str
+    since_ms: int
+    for_ms: int
+
+
 @dataclass
 class Sighting:
-    """What this process last saw of a host: `reason` why it did not answer when it was last asked, at `asked_ms`;
-    `silent_since_ms` when it was first asked in vain, and `silent_for_ms` from then to the last time. `goals` are the
-    revisions that its servers must reach to count again."""
+    """What this process last saw of a host, which was asked at `asked_ms`: `silence` where it did not answer, and by
+    network `link_faults` where it hears no guests. `goals` are the revisions that its servers must reach to count
+    again."""
 
     asked_ms: int
-    reason: str | None = None
-    silent_since_ms: int | None = None
-    silent_for_ms: int = 0
+    silence: Trouble | None = None
+    link_faults: dict[str, Trouble] = field(default_factory=dict)
     boot: str | None = None
     managed: frozenset[int] = frozenset()
     refuses: bool = False
     goals: dict[int, int] = field(default_factory=dict)
 
-    def health(self, down_after_s: float) -> Health:
-        """What to make of it."""
-        if self.reason is None:
-            return "up"
-        return "doubtful" if self.silent_for_ms < down_after_s * 1000 else "down"
+    @property
+    def reason(self) -> str | None:
+        """Why it did not answer when it was last asked."""
+        return None if self.silence is None else self.silence.reason
+
+    def trouble(self, network_id: str) -> Trouble | None:
+        """What keeps it from serving the network: of two troubles the longer one."""
+        found = [each for each in (self.silence, self.link_faults.get(network_id)) if each is not None]
+        return max(found, key=lambda each: each.for_ms, default=None)
+
+
+def health_with(trouble: Trouble | None, down_after_s: float) -> Health:
+    """What to make of a host, or of it on one network."""
+    if trouble is None:
+        return "up"
+    return "doubtful" if trouble.for_ms < down_after_s * 1000 else "down"
 
 
 @dataclass
@@ -94,6 +114,7 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> Non
         if evidence is not None:
             lineage.draw_epoch(connection, ctx.now_ms(), evidence)
         changed |= evidence is not None
+        changed |= _listen(ctx, connection, watch, here)
         changed |= _adopt(connection, ctx.now_ms(), statuses)
         changed |= _compare(connection, here)
     if changed or returned:
@@ -140,7 +161,7 @@ def reconcile(ctx: Context, host_id: str, state: SubnetState) -> None:
 def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting) -> bool:
     """Writes what is new about a host; returns whether that is of interest to others."""
     now_ms = ctx.now_ms()
-    health = sighting.health(ctx.settings.host_down_after_s)
+    health = health_with(sighting.silence, ctx.settings.host_down_after_s)
     values: dict[str, Any] = {
         "health": health,
         "unreachable_reason": sighting.reason,
@@ -151,15 +172,53 @@ def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting)
     if health == "up" and row.health == "down" and has_been_up:
         values["returned_ms"] = now_ms
     if health == "down" and row.health != "down" and has_been_up:
-        calm_ms = ctx.settings.host_calm_s * 1000
-        was_calm = row.returned_ms is None or now_ms - row.returned_ms >= calm_ms
-        values["falls"] = 1 if was_calm else row.falls + 1
+        values["falls"] = _falls(ctx, row)
     changed = any(getattr(row, name) != value for name, value in values.items())
     if sighting.reason is not None:
         values["failed_ms"] = now_ms
     if changed or sighting.reason is not None:
         connection.execute(update(hosts).where(hosts.c.id == row.id).values(**values))
     return changed
+
+
+def _listen(ctx: Context, connection: Connection, watch: Watch, answers: Mapping[str, Answer]) -> bool:
+    """Takes in on which of their networks hosts say that they hear guests; returns whether that is of interest to
+    others."""
+    now_ms = ctx.now_ms()
+    found: dict[str, dict[str, Trouble]] = {host_id: {} for host_id in answers}
+    changed = False
+    for row in connection.execute(select(host_networks).where(host_networks.c.host_id.in_(answers))).all():
+        status, asked_ms = answers[row.host_id].status, answers[row.host_id].asked_ms
+        reason = None if status is None else status.link_fault(row.interface)
+        trouble = None
+        if reason is not None:
+            # Until it was asked, not until now: one answer alone, however late, is not for long enough.
+            trouble = _goes_on(watch.hosts[row.host_id].link_faults.get(row.network_id), reason, asked_ms, asked_ms)
+            found[row.host_id][row.network_id] = trouble
+        health = health_with(trouble, ctx.settings.host_down_after_s)
+        values: dict[str, Any] = {}
+        if health == "down" and row.link_fault != reason:
+            values = {"link_fault": reason} | ({"falls": _falls(ctx, row)} if row.link_fault is None else {})
+        if health == "up" and row.link_fault is not None:
+            values = {"link_fault": None, "returned_ms": now_ms}
+        if values:
+            own = (host_networks.c.host_id == row.host_id) & (host_networks.c.network_id == row.network_id)
+            connection.execute(update(host_networks).where(own).values(**values))
+            changed = True
+    for host_id, link_faults in found.items():
+        watch.hosts[host_id].link_faults = link_faults
+    return changed
+
+
+def _falls(ctx: Context, row: AnyRow) -> int:
+    """How often, with this time, a host fell without a calm time in between, or did so on one network."""
+    was_calm = row.returned_ms is None or ctx.now_ms() - row.returned_ms >= ctx.settings.host_calm_s * 1000
+    return 1 if was_calm else row.falls + 1
+
+
+def _goes_on(before: Trouble | None, reason: str, asked_ms: int, until_ms: int) -> Trouble:
+    since_ms = asked_ms if before is None else before.since_ms
+    return Trouble(reason, since_ms, until_ms - since_ms)
 
 
 def _checked(answer: Answer) -> Answer:
@@ -182,21 +241,12 @@ def _sighted(before: Sighting | None, answer: Answer, now_ms: int) -> Sighting:
         return replace(
             before,
             asked_ms=answer.asked_ms,
-            reason=None,
-            silent_since_ms=None,
-            silent_for_ms=0,
+            silence=None,
             boot=answer.status.boot,
             managed=answer.status.managed,
         )
-    since_ms = answer.asked_ms if before.silent_since_ms is None else before.silent_since_ms
-    return replace(
-        before,
-        asked_ms=answer.asked_ms,
-        reason=answer.reason,
-        silent_since_ms=since_ms,
-        silent_for_ms=now_ms - since_ms,
-        goals={},
-    )
+    silence = _goes_on(before.silence, answer.reason or "no answer", answer.asked_ms, now_ms)
+    return replace(before, asked_ms=answer.asked_ms, silence=silence, goals={})
 
 
 def _adopt(connection: Connection, now_ms: int, statuses: Mapping[str, HookStatus]) -> bool:

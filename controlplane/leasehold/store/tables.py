@@ -305,6 +305,9 @@ host_networks = Table(
     Column("network_id", String, nullable=False),
     Column("interface", String, nullable=False),
     Column("address", String, nullable=False, comment="the host's own, never given to a vNIC"),
+    Column("link_fault", String, comment="why it is down there, not hearing guests; null while it is not"),
+    Column("falls", Integer, nullable=False, comment="how often it went down there without a calm time in between"),
+    Column("returned_ms", BigInteger, comment="when it last came back from that"),
     PrimaryKeyConstraint("host_id", "network_id"),
     UniqueConstraint("network_id", "address"),
 )

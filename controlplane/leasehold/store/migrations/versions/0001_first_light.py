@@ -311,6 +311,16 @@ def upgrade() -> None:
         sa.Column("network_id", sa.String(), nullable=False),
         sa.Column("interface", sa.String(), nullable=False),
         sa.Column("address", sa.String(), nullable=False, comment="the host's own, never given to a vNIC"),
+        sa.Column(
+            "link_fault",
+            sa.String(),
+            nullable=True,
+            comment="why it is down there, not hearing guests; null while it is not",
+        ),
+        sa.Column(
+            "falls", sa.Integer(), nullable=False, comment="how often it went down there without a calm time in between"
+        ),
+        sa.Column("returned_ms", sa.BigInteger(), nullable=True, comment="when it last came back from that"),
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_host_networks_host_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("host_id", "network_id", name=op.f("pk_host_networks")),
         sa.UniqueConstraint("network_id", "address", name=op.f("uq_host_networks_network_id_address")),
