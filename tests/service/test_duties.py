@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from netaddr import IPAddress
 from sqlalchemy import select, text
 
 from lab.postgres import Postgres
 from lab.waiting import wait_until
 from leasehold.config import Settings
+from leasehold.domain.addresses import Mac
 from leasehold.errors import DatabaseUnavailable
 from leasehold.service import networks
+from leasehold.service.bell import Due, Fact, News
 from leasehold.service.context import Context, open_context
 from leasehold.service.duties import Duties, holders
 from leasehold.store import duties as store_duties
@@ -167,6 +170,56 @@ def test_a_bell_is_heard_in_other_processes(processes: list[Context]) -> None:
     here.bell.ring()
     assert there.bell.wait(seen, PATIENCE_S) != seen
     assert time.monotonic() - begun < PATIENCE_S
+
+
+def due(number: int) -> Due:
+    host, ip = f"host-{number}", str(IPAddress(number))
+    return Due(host=host, confirmed=number, subnet=7, epoch="e", revision=number + 1, mac=str(Mac(number)), ip=ip)
+
+
+def test_what_is_due_is_handed_to_whoever_pushes(processes: list[Context]) -> None:
+    """Here, and in another process; as much as there is of it."""
+    here, there, _ = processes
+    taken_here: list[Due] = []
+    taken_there: list[Due] = []
+    here.bell.hand_due_to(taken_here.extend)
+    there.bell.hand_due_to(taken_there.extend)
+    here.bell.start()
+    there.bell.start()
+
+    def comes_over() -> bool:
+        here.bell.due(due(0))
+        return due(0) in taken_there
+
+    wait_until(comes_over, PATIENCE_S, "it listens")
+    dues = [due(number) for number in range(1, 500)]
+    here.bell.due(*dues)
+    assert taken_here[-len(dues) :] == dues
+    wait_until(lambda: due(499) in taken_there, PATIENCE_S, "all came over")
+    assert taken_there[-len(dues) :] == dues
+
+
+def test_what_is_due_rings_where_the_bell_was_not_started(
+    processes: list[Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, *_ = processes
+    rung: list[News] = []
+    monkeypatch.setattr(here.bell, "ring", rung.append)
+    here.bell.due(due(1))
+    assert rung == [News.LOG]
+
+
+def test_a_fact_comes_over_to_whoever_asked(processes: list[Context]) -> None:
+    here, there, _ = processes
+    here.bell.start()
+    there.bell.start()
+    since = there.bell.heard(News.FACTS)
+
+    def comes_over() -> bool:
+        here.bell.tell(Fact(host="host-a", subnet=7, epoch="e", revision=3))
+        return there.bell.told("host-a", 7, "e", since) == 3
+
+    wait_until(comes_over, PATIENCE_S, "it is heard")
 
 
 def test_a_bell_whose_connection_broke_rings_by_itself_and_listens_again(processes: list[Context]) -> None:

@@ -22,6 +22,7 @@ from leasehold.errors import (
 )
 from leasehold.service import hosts, mac_pools, networks, replication, reservations, subnets, vnics
 from leasehold.service.context import Context
+from leasehold.service.replication import Advance
 from leasehold.store.tables import reservation_log, server_subnets, servers
 from service.conftest import Clock
 
@@ -393,6 +394,33 @@ def test_a_confirmation_of_another_epoch_means_nothing(ctx: Context) -> None:
     start(ctx, "a")
     replication.confirm(ctx, "one", subnet.id, "00000000-0000-0000-0000-000000000000", 1)
     assert {host: list(behind) for host, behind in replication.lagging(ctx).items()} == {"one": [subnet.id]}
+
+
+def test_a_host_advances_from_where_it_is_known_to_be_and_from_nowhere_else(ctx: Context) -> None:
+    """What it confirmed before somebody found it in another state is not taken for what it has now."""
+    subnet = a_subnet(ctx)
+    a_server(ctx, "one", subnet)
+    with ctx.db.read() as connection:
+        epoch = replication.epoch_of(connection)
+
+    def advance(base: int, revision: int, of: str = epoch) -> None:
+        told = Advance(subnet=subnet.id, epoch=of, base=base, revision=revision)
+        replication.store(ctx, "one", [told])
+
+    def confirmed() -> int | None:
+        with ctx.db.read() as connection:
+            value: int | None = connection.execute(select(server_subnets.c.confirmed_revision)).scalar_one()
+            return value
+
+    advance(0, 3)
+    assert confirmed() == 3
+    advance(0, 9)
+    advance(4, 9)
+    advance(3, 9, of="another")
+    assert confirmed() == 3
+    replication.forget(ctx, "one", subnet.id)
+    advance(3, 9)
+    assert confirmed() is None
 
 
 def test_the_subnets_digest_is_that_of_its_reservations(ctx: Context) -> None:

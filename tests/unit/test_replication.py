@@ -5,7 +5,17 @@ from hypothesis import strategies as st
 from netaddr import IPAddress
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.replication import EMPTY_DIGEST, Entry, Resync, SubnetState, digest_of, mending, toggle
+from leasehold.domain.replication import (
+    EMPTY_DIGEST,
+    Batch,
+    Entry,
+    Resync,
+    SubnetState,
+    digest_of,
+    joined,
+    mending,
+    toggle,
+)
 
 FIRST = (Mac.parse("02:00:00:00:00:01"), IPAddress("192.0.2.10"), "a")
 SECOND = (Mac.parse("02:00:00:00:00:02"), IPAddress("192.0.2.11"), None)
@@ -77,3 +87,33 @@ def test_steps_lead_from_any_set_to_any_other(
         epoch_now, revision_now = step.epoch, step.revision
     assert present == {mac: address for mac, address, _ in resync.reservations}
     assert (epoch_now, revision_now) == ("new", 3)
+
+
+def change(base: int, comes: int | None = None, goes: int | None = None) -> Batch:
+    entries = () if comes is None else ((Mac(comes), IPAddress(comes), None),)
+    macs = () if goes is None else (Mac(goes),)
+    return Batch(subnet=7, epoch="e", base=base, revision=base + 1, set=entries, unset=macs)
+
+
+def test_batches_that_follow_one_another_are_one() -> None:
+    """In whichever order they are known; the last word on each MAC counts."""
+    one = joined(
+        [change(6, comes=2), change(4, comes=1), change(5, goes=1), change(7, goes=2), change(8, comes=1)], 4, 9
+    )
+    assert one is not None
+    assert (one.base, one.revision, one.set, one.unset) == (4, 9, ((Mac(1), IPAddress(1), None),), (Mac(2),))
+
+
+def test_a_gap_ends_what_is_joined() -> None:
+    one = joined([change(4, comes=1), change(6, comes=2)], 4, 9)
+    assert one == change(4, comes=1)
+
+
+def test_nothing_is_joined_where_nothing_begins() -> None:
+    assert joined([change(5, comes=1)], 4, 9) is None
+
+
+def test_no_more_is_joined_than_a_host_is_to_take_at_once() -> None:
+    one = joined([change(base, comes=base) for base in range(10)], 0, 3)
+    assert one is not None
+    assert (one.revision, len(one.set)) == (3, 3)

@@ -176,6 +176,28 @@ def test_after_a_confirmation_that_was_lost_the_log_goes_on(site: Site, monkeypa
     assert resyncs == []
 
 
+def test_a_start_is_pushed_without_a_look_at_the_log(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who starts hands it over."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    site.started(0)
+    looks: list[object] = []
+    look = replication.next_step
+
+    def next_step(*where: object) -> Batch | Resync | None:
+        looks.append(where)
+        return look(*where)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(replication, "next_step", next_step)
+    for number in range(1, 6):
+        site.started(number)
+    monkeypatch.undo()
+    assert on_host(host, subnet.id) == held(site)
+    assert looks == []
+
+
 def test_a_database_that_was_replaced(site: Site) -> None:
     """Its history is another: what hosts confirmed in the old one means nothing."""
     host = site.add_host("host-a")

@@ -41,25 +41,22 @@ def joined(batches: Sequence[Batch], base: int, most: int) -> Batch | None:
     """Those of a subnet's batches that follow one another from revision `base` on, up to `most` of them, as one; None
     where none begins there."""
     of_base = {batch.base: batch for batch in batches}
+    chosen: list[Batch] = []
+    while len(chosen) < most and base in of_base:
+        chosen.append(of_base[base])
+        base = chosen[-1].revision
+    if not chosen:
+        return None
     comes: dict[Mac, Entry] = {}
     goes: dict[Mac, None] = {}
-    first = last = of_base.get(base)
-    for _ in range(most):
-        if last is None:
-            break
-        for mac in last.unset:
+    for batch in chosen:
+        for mac in batch.unset:
             comes.pop(mac, None)
             goes[mac] = None
-        for entry in last.set:
+        for entry in batch.set:
             goes.pop(entry[0], None)
             comes[entry[0]] = entry
-        following = of_base.get(last.revision)
-        if following is None:
-            break
-        last = following
-    if first is None or last is None:
-        return None
-    return replace(first, revision=last.revision, set=tuple(comes.values()), unset=tuple(goes))
+    return replace(chosen[0], revision=base, set=tuple(comes.values()), unset=tuple(goes))
 
 
 @dataclass(frozen=True, kw_only=True)

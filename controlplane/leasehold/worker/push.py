@@ -134,11 +134,17 @@ class _Sender:
 
     def add_due(self, due: Due) -> None:
         """The host lacks this, and perhaps more."""
-        base = due.revision - 1
-        with self._lock:
-            is_known = bool(self._behind.get(due.subnet)) or self._at.get(due.subnet, due.confirmed) == base
         entry = (Mac.parse(due.mac), IPAddress(due.ip), None)
-        batch = Batch(subnet=due.subnet, epoch=due.epoch, base=base, revision=due.revision, set=(entry,), unset=())
+        batch = Batch(
+            subnet=due.subnet,
+            epoch=due.epoch,
+            base=due.revision - 1,
+            revision=due.revision,
+            set=(entry,),
+            unset=(),
+        )
+        # What is on its way to the host may lead to its base; what is nowhere known does not.
+        is_known = due.subnet in self._at or due.confirmed == batch.base
         self.add({due.subnet: batch if is_known else None})
 
     def retry(self) -> None:
@@ -186,16 +192,12 @@ class _Sender:
             self._behind |= dict.fromkeys(behind)
 
     def _catch_up(self, subnet_id: int, batches: Sequence[Batch] | None) -> None:
-        """`batches` were next when somebody looked; not so any more if this sent others meanwhile."""
+        """`batches` are what somebody knew to be next; without, the database tells."""
+        if batches and self._send_known(batches):
+            return
         while not self.loop.stopping:
-            step: Batch | Resync | None = None
-            if batches:
-                at = self._at.get(subnet_id, batches[0].base)
-                step = joined(batches, at, replication.log_step(self._ctx))
-                batches = None
-            if step is None:
-                self._store()
-                step = replication.next_step(self._ctx, self.host_id, subnet_id)
+            self._store()
+            step = replication.next_step(self._ctx, self.host_id, subnet_id)
             if step is None:
                 return
             host = self._known_host()
@@ -203,6 +205,16 @@ class _Sender:
                 self._send_all(host, step)
             elif self._send_batch(host, step) and step.revision - step.base < replication.log_step(self._ctx):
                 return  # that was all; what came since was told
+
+    def _send_known(self, batches: Sequence[Batch]) -> bool:
+        """Sends those that follow on what the host has; whether that was all there is."""
+        most = replication.log_step(self._ctx)
+        at = self._at.get(batches[0].subnet, batches[0].base)
+        while not self.loop.stopping and (step := joined(batches, at, most)) is not None:
+            if not self._send_batch(self._known_host(), step):
+                return False
+            at = step.revision
+        return all(each.revision <= at and each.revision - each.base < most for each in batches)
 
     def _store_in_time(self) -> float:
         """Keeps what the host confirmed once nobody waits for this thread; returns for how long there is nothing to do.
