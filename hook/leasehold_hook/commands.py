@@ -5,7 +5,7 @@ Sources: Kea 3.0 Administrator Reference Manual, "libdhcp_host_cmds.so"; results
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +84,34 @@ class Commands:
             "reservation-get-page": self._reservation_get_page,
         }
 
+    def forget(self, subnet_ids: Sequence[int] = ()) -> None:
+        """Be as if these subnets had never been heard of; the store is already. Where the journal cannot follow, each
+        command begins with another try."""
+        try:
+            forgotten = self._journal.forget(subnet_ids, now_ms=self._clock_ms())
+            for subnet_id in subnet_ids:
+                # Its first pages were for a server that was to go on.
+                self._drop_resync(subnet_id)
+        except JournalFailed as error:
+            if subnet_ids:
+                self._border.log(
+                    Level.ERROR,
+                    "NOT_FORGOTTEN",
+                    f"the reservations of subnets that left the configuration are served no more, but still on disk: "
+                    f"{error}",
+                )
+            return
+        if forgotten:
+            self._border.log(
+                Level.INFO,
+                "FORGOTTEN",
+                f"subnets {', '.join(map(str, forgotten))} left the configuration, and their reservations are gone; "
+                "the control plane sends them again where they are wanted",
+            )
+
     def answer(self, command: bytes) -> Arguments:
         """Carry out one command, as JSON, and return Kea's answer: `result`, `text` and, for most, `arguments`."""
+        self.forget()
         try:
             name, arguments = _parse(command)
             handler = self._handlers.get(name)

@@ -49,6 +49,11 @@ class Hook:
         if self._opened is not None:
             self._opened.reporter.start()
 
+    def forget(self, subnet_ids: list[int]) -> None:
+        """Subnets left Kea's configuration, and the store has forgotten them: so does the journal."""
+        if self._opened is not None:
+            self._opened.commands.forget(subnet_ids)
+
     def unload(self) -> None:
         """Bring everything to disk. The reporter goes on: this may be a reload."""
         if self._opened is not None:

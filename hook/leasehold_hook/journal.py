@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,6 +74,11 @@ _REPLACE = (
         SELECT 1 FROM reservations AS old WHERE old.subnet_id = :subnet AND old.mac = new.mac
     )
     """,
+)
+_FORGET = (
+    "DELETE FROM subnets WHERE subnet_id = ?",
+    "DELETE FROM reservations WHERE subnet_id = ?",
+    "DELETE FROM withdrawals WHERE subnet_id = ?",
 )
 # A subnet's reservations by columns. As JSON they come out of SQLite several times faster than row by row.
 _IN_FORCE = """
@@ -154,6 +159,8 @@ class Journal:
         self._purge_at_ms = 0
         self._contents: list[Contents] = []
         self._resyncs: set[int] = set()
+        # Subnets that are forgotten, but still in the file.
+        self._leaving: set[int] = set()
         self._lock = _lock(directory)
         opened = False
         try:
@@ -285,6 +292,19 @@ class Journal:
         self.subnets[new.subnet_id] = new
         self.drop_staged(new.subnet_id)
         return packed
+
+    def forget(self, subnet_ids: Iterable[int], *, now_ms: int) -> list[int]:
+        """Be as if these subnets had never been heard of, and those that could not be forgotten before.
+
+        Returns the ids of those that are gone from the file now. Raises JournalFailed where it cannot be written: then
+        they go with whatever is written next.
+        """
+        self._leaving.update(subnet_id for subnet_id in subnet_ids if self.subnets.pop(subnet_id, None) is not None)
+        leaving = sorted(self._leaving)
+        if leaving:
+            with self._transaction(now_ms):
+                pass
+        return leaving
 
     def by_mac(self, subnet_id: int, mac: int) -> Row | None:
         """The reservation that a MAC has on a subnet."""
@@ -419,12 +439,17 @@ class Journal:
 
     @contextlib.contextmanager
     def _transaction(self, now_ms: int) -> Iterator[None]:
-        """One transaction of the journal, as `_committed`; now and then it forgets withdrawals that are over."""
-        with self._guarded(), self._committed():
-            yield
-            if now_ms >= self._purge_at_ms:
-                self._db.execute("DELETE FROM withdrawals WHERE until_ms <= ?", (now_ms,))
-                self._purge_at_ms = now_ms + _PURGE_EVERY_MS
+        """One transaction of the journal, as `_committed`. It begins by forgetting the subnets that are leaving, and
+        now and then it ends by forgetting withdrawals that are over."""
+        with self._guarded():
+            with self._committed():
+                for statement in _FORGET:
+                    self._db.executemany(statement, [(subnet_id,) for subnet_id in self._leaving])
+                yield
+                if now_ms >= self._purge_at_ms:
+                    self._db.execute("DELETE FROM withdrawals WHERE until_ms <= ?", (now_ms,))
+                    self._purge_at_ms = now_ms + _PURGE_EVERY_MS
+            self._leaving.clear()
 
     @contextlib.contextmanager
     def _committed(self) -> Iterator[None]:

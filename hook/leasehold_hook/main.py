@@ -56,6 +56,11 @@ def leasehold_configured() -> None:
 
 
 @ffi.def_extern(onerror=_log_defect)
+def leasehold_forget(subnet_ids: CData, count: int) -> None:
+    _hook.forget(list(subnet_ids[0:count]))
+
+
+@ffi.def_extern(onerror=_log_defect)
 def leasehold_unload() -> None:
     _hook.unload()
 

@@ -192,6 +192,22 @@ void delete_leases_in_the_way() {
     }
 }
 
+// A subnet that leaves the configuration takes its reservations along: where it comes back with a configuration that
+// was long on its way, they would be others' by then. Not before the new configuration is in force, which it is not yet
+// in dhcp4_srv_configured: Kea may still refuse it, and goes on with the old one (2.2:
+// ControlledDhcpv4Srv::processConfig and commandConfigSetHandler). So this is called when a command has been processed,
+// before its answer goes out; before the next command or configuration, since a configuration need not come by a
+// command, nor name this library; and soon.
+void forget_subnets_that_left() {
+    const std::vector<uint32_t> left = subnets_that_left();
+    for (const uint32_t subnet_id : left) {
+        state().store.forget(subnet_id);
+    }
+    if (!left.empty()) {
+        leasehold_forget(left.data(), left.size());
+    }
+}
+
 // Kea answers NAK to a REQUEST for which it has no subnet. So a guest would be refused that renews with a server whose
 // network others have by now, or whose message is between Kea's threads while the network is taken from it. Who knows
 // nothing of a link says nothing there (RFC 2131, section 4.3.2: "it MUST remain silent").
@@ -220,6 +236,7 @@ int multi_threading_compatible() {
 int command(CalloutHandle& handle) {
     ConstElementPtr response;
     try {
+        forget_subnets_that_left();
         const std::string text = argument<ConstElementPtr>(handle, "command")->str();
         const char* const answer = leasehold_command(text.c_str());
         response = answer != nullptr
@@ -264,9 +281,11 @@ int unload() {
 int dhcp4_srv_configured(CalloutHandle& handle) {
     handle.setStatus(CalloutHandle::NEXT_STEP_DROP);
     try {
-        read_configuration(argument<isc::asiolink::IOServicePtr>(handle, "io_context"),
-                           argument<StagingConfig>(handle, "server_config"),
+        forget_subnets_that_left();
+        const auto io_service = argument<isc::asiolink::IOServicePtr>(handle, "io_context");
+        read_configuration(io_service, argument<StagingConfig>(handle, "server_config"),
                            argument<ConstElementPtr>(handle, "json_config"));
+        io_service->post(forget_subnets_that_left);
         add_host_source();
         state().is_last_library = is_last_library();
         if (!server_was_configured) {
@@ -279,6 +298,11 @@ int dhcp4_srv_configured(CalloutHandle& handle) {
         handle.setArgument("error",
                            std::string("the leasehold library cannot serve this configuration: ") + why.what());
     }
+    return 0;
+}
+
+int command_processed(CalloutHandle&) {
+    forget_subnets_that_left();
     return 0;
 }
 

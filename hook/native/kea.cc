@@ -11,6 +11,7 @@
 #include <stats/stats_mgr.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <shared_mutex>
@@ -44,11 +45,26 @@ struct Side {
     std::shared_mutex mutex;
     bool open = false;
     Configured configured;
+    std::vector<uint32_t> in_force;    // ids of managed subnets, in order
+    std::optional<uint32_t> sequence;  // of the configuration that they are of; none if another was read since
 };
 
 Side& side() {
     static auto* const kept = new Side;
     return *kept;
+}
+
+template <typename ConfigPtr>
+std::vector<ManagedSubnet> managed_in(const ConfigPtr& config) {
+    std::vector<ManagedSubnet> managed;
+    for (const auto& subnet : *config->getCfgSubnets4()->getAll()) {
+        if (is_managed(subnet)) {
+            const auto [prefix, length] = subnet->get();
+            const uint32_t first = prefix.toUint32();
+            managed.push_back({subnet->getID(), first, first | static_cast<uint32_t>(UINT64_C(0xFFFFFFFF) >> length)});
+        }
+    }
+    return managed;
 }
 
 HWAddr hwaddr_of(uint64_t mac) {
@@ -134,14 +150,7 @@ void read_configuration(const isc::asiolink::IOServicePtr& io_service, const Sta
                         const ConstElementPtr& json) {
     Configured next;
     next.io_service = io_service;
-    for (const auto& subnet : *config->getCfgSubnets4()->getAll()) {
-        if (is_managed(subnet)) {
-            const auto [prefix, length] = subnet->get();
-            const uint32_t first = prefix.toUint32();
-            next.managed.push_back(
-                {subnet->getID(), first, first | static_cast<uint32_t>(UINT64_C(0xFFFFFFFF) >> length)});
-        }
-    }
+    next.managed = managed_in(config);
 
     // Read from the configuration's text: Subnet4::getValid() would inherit from the configuration still in force.
     constexpr uint32_t kKeasDefault = 7200;
@@ -167,6 +176,28 @@ void read_configuration(const isc::asiolink::IOServicePtr& io_service, const Sta
 
     const std::unique_lock<std::shared_mutex> lock(side().mutex);
     side().configured = std::move(next);
+    side().sequence.reset();
+}
+
+std::vector<uint32_t> subnets_that_left() {
+    const CurrentConfig config = isc::dhcp::CfgMgr::instance().getCurrentCfg();
+    const uint32_t sequence = config->getSequence();  // a number that no other configuration of this process has
+    if (side().sequence == sequence) {
+        return {};
+    }
+    std::vector<ManagedSubnet> managed = managed_in(config);
+    std::vector<uint32_t> now(managed.size());
+    std::transform(managed.begin(), managed.end(), now.begin(), [](const auto& subnet) { return subnet.id; });
+    std::sort(now.begin(), now.end());
+
+    const std::unique_lock<std::shared_mutex> lock(side().mutex);
+    std::vector<uint32_t> left;
+    std::set_difference(side().in_force.begin(), side().in_force.end(), now.begin(), now.end(),
+                        std::back_inserter(left));
+    side().configured.managed = std::move(managed);
+    side().in_force = std::move(now);
+    side().sequence = sequence;
+    return left;
 }
 
 std::vector<uint32_t> managed_subnets() {

@@ -35,6 +35,9 @@ void set_statistic(const std::string& name, int64_t value);
 /// Takes note of a configuration that is about to be in force: the subnets with Leasehold's mark, and lifetimes.
 void read_configuration(const isc::asiolink::IOServicePtr& io_service, const StagingConfig& config,
                         const isc::data::ConstElementPtr& json);
+/// The managed subnets that were in force when this was last asked and are no more, by the configuration that Kea runs:
+/// one that it refused in the end changes nothing. Main thread.
+std::vector<uint32_t> subnets_that_left();
 std::vector<uint32_t> managed_subnets();
 /// Whether this library is the last of those that are loaded.
 bool is_last_library();

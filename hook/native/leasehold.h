@@ -109,6 +109,9 @@ extern const char* leasehold_load(const char* parameters_json);
 /* Called from dhcp4_srv_configured, when the lease database and configuration are in place. */
 extern void leasehold_configured(void);
 
+/* Called when these subnets, which were Leasehold's, are in force no more, and the store has forgotten them. */
+extern void leasehold_forget(const uint32_t* subnet_ids, size_t count);
+
 /* Called from unload(): everything is on disk after it. */
 extern void leasehold_unload(void);
 

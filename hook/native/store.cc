@@ -252,6 +252,17 @@ Store::Change Store::apply(uint32_t subnet_id, const std::vector<NewReservation>
     return change;
 }
 
+void Store::forget(uint32_t subnet_id) {
+    const std::lock_guard<std::mutex> alone(writer_);
+    SubnetSet gone;  // gives its memory back when no reader waits for that any more
+    const std::unique_lock<std::shared_mutex> lock(access_);
+    const auto at = sets_.find(subnet_id);
+    if (at != sets_.end()) {
+        std::swap(gone, at->second);
+        sets_.erase(at);
+    }
+}
+
 const SubnetSet* Store::find(uint32_t subnet_id) const {
     const auto at = sets_.find(subnet_id);
     return at == sets_.end() ? nullptr : &at->second;

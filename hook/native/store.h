@@ -131,6 +131,9 @@ public:
     Change apply(uint32_t subnet_id, const std::vector<NewReservation>& set, const std::vector<Withdrawal>& unset,
                  std::optional<int64_t> replaced_until_ms, int64_t now_ms);
 
+    /// Forgets the subnet, withdrawals and all, as if it had never been heard of.
+    void forget(uint32_t subnet_id);
+
     Standing standing(uint32_t subnet_id, uint64_t mac, int64_t now_ms) const;
     /// The same for a client that has just sent a message of this DHCP type.
     Standing meet(uint32_t subnet_id, uint64_t mac, uint8_t message, int64_t now_ms) const;

@@ -1,12 +1,15 @@
 """The hook's life in one Kea process."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hook.conftest import Run
+from hook.faults import disk_full
 from hook.stand_in import StandIn, assigned, decoded
+from leasehold_hook.border import Level
 from leasehold_hook.hook import Hook
 
 
@@ -115,6 +118,60 @@ def test_a_start_brings_the_reservations_to_the_store(hook: Hook, run: Run, stat
     assert border.held == {7: {0x020000000001: (0xC000020A, "")}}
 
 
+def test_a_subnet_that_left_is_as_if_it_had_never_been_heard_of(hook: Hook, run: Run, border: StandIn) -> None:
+    run("reservation-add", add("02:00:00:00:00:01"))
+    hook.forget([7, 8])
+    assert run("leasehold-status")["arguments"]["subnets"] == []
+    assert border.logged_as("FORGOTTEN") == [
+        "subnets 7 left the configuration, and their reservations are gone; the control plane sends them again where "
+        "they are wanted"
+    ]
+
+
+def test_a_subnet_that_the_journal_cannot_forget_is_told_and_forgotten_by_a_later_command(
+    hook: Hook, run: Run, border: StandIn, state: Path
+) -> None:
+    run("reservation-add", add("02:00:00:00:00:01"))
+    with disk_full():
+        hook.forget([7])
+        assert run("leasehold-status")["arguments"]["subnets"] == []
+    ((level, text),) = [(level, text) for level, name, text in border.logged if name == "NOT_FORGOTTEN"]
+    assert (level, "are served no more, but still on disk" in text) == (Level.ERROR, True)
+    run("leasehold-status")
+    hook.close()
+    again = StandIn()
+    later = Hook(again)
+    later.load(parameters(state))
+    later.close()
+    assert again.held == {}
+
+
+def test_a_set_that_came_after_its_subnet_left_is_kept(hook: Hook, run: Run, state: Path) -> None:
+    run("reservation-add", add("02:00:00:00:00:01"))
+    hook.forget([7])
+    row = {"hw-address": "02:00:00:00:00:01", "ip-address": "192.0.2.11"}
+    arguments = {"subnet-id": 7, "epoch": "e", "base": 0, "revision": 5, "set": [row]}
+    assert run("leasehold-apply", arguments)["result"] == 0
+    hook.unload()
+    hook.load(parameters(state))
+    hook.forget([8])
+    (subnet,) = run("leasehold-status")["arguments"]["subnets"]
+    assert (subnet["revision"], subnet["count"]) == (5, 1)
+
+
+def test_a_resync_under_way_does_not_outlive_its_subnet(hook: Hook, run: Run) -> None:
+    def page(number: int) -> dict[str, object]:
+        row = {"hw-address": f"02:00:00:00:00:0{number}", "ip-address": f"192.0.2.{number}"}
+        about = {"subnet-id": 7, "epoch": "e", "revision": 5, "replace": True}
+        return about | {"page": number, "last": number == 2, "set": [row]}
+
+    run("reservation-add", add("02:00:00:00:00:01"))
+    assert run("leasehold-apply", page(1))["result"] == 0
+    hook.forget([7])
+    assert run("leasehold-apply", page(2))["result"] == 4
+    assert [run("leasehold-apply", page(number))["result"] for number in (1, 2)] == [0, 0]
+
+
 def test_unload_brings_waiting_events_to_disk(hook: Hook, border: StandIn, state: Path) -> None:
     border.events += [assigned(number) for number in range(250)]
     border.rejections.append({"type": "client.rejected", "at": 1})
@@ -126,9 +183,9 @@ def test_a_command_before_load_is_an_error(border: StandIn) -> None:
     assert json.loads(Hook(border).command(b'{"command": "leasehold-status"}'))["result"] == 1
 
 
-@pytest.mark.parametrize("call", ["unload", "configured"])
-def test_calls_after_a_failed_load_are_harmless(call: str, border: StandIn) -> None:
+@pytest.mark.parametrize("call", [Hook.unload, Hook.configured, lambda hook: hook.forget([7])])
+def test_calls_after_a_failed_load_are_harmless(call: Callable[[Hook], None], border: StandIn) -> None:
     hook = Hook(border)
     hook.load("{}")
-    getattr(hook, call)()
+    call(hook)
     assert border.held == {}

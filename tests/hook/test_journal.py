@@ -267,6 +267,33 @@ def test_changes_are_taken_again_once_the_disk_has_room(state: Path, border: Sta
     assert opened(state, border).state(7) == SubnetState(7, "epoch", 1, len(ROWS), digest_of(ROWS))
 
 
+def test_a_forgotten_subnet_is_gone_with_all_it_had(state: Path, border: StandIn) -> None:
+    journal = opened(state, border)
+    put(journal, ROWS, subnet_id=7)
+    put(journal, ROWS[:2], subnet_id=8)
+    put(journal, [], unset=[ROWS[0][0]], subnet_id=7)
+    assert journal.forget([7, 9], now_ms=NOW_MS) == [7]
+    assert (journal.state(7), journal.by_mac(7, ROWS[1][0]), journal.count) == (SubnetState(7), None, 2)
+    journal.close()
+    (contents,) = opened(state, border).take_contents()
+    assert (contents.subnet_id, unpack(contents.reservations), contents.withdrawals) == (8, ROWS[:2], [])
+
+
+def test_what_could_not_be_forgotten_goes_with_the_next_change(state: Path, border: StandIn) -> None:
+    """Also where that is a new set for the same subnet."""
+    journal = opened(state, border)
+    put(journal, ROWS, subnet_id=7)
+    put(journal, ROWS[:2], subnet_id=8)
+    with disk_full(), pytest.raises(JournalFailed):
+        journal.forget([7, 8], now_ms=NOW_MS)
+    assert journal.state(7) == SubnetState(7)
+    put(journal, ROWS[:1], subnet_id=7)
+    journal.close()
+    again = opened(state, border)
+    assert again.subnets == {7: SubnetState(7, "epoch", 1, 1, digest_of(ROWS[:1]))}
+    assert [unpack(each.reservations) for each in again.take_contents()] == [ROWS[:1]]
+
+
 def test_a_copy_of_the_files_taken_while_open_is_whole(state: Path, border: StandIn, tmp_path: Path) -> None:
     """What the disk has after a power cut is what was committed: nothing waits in memory."""
     journal = opened(state, border)

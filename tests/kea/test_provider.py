@@ -12,7 +12,7 @@ from kea.served import BLUE, BLUE_TWICE, GREEN
 from lab.host import Host as LabHost
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Host, HostNetwork
-from leasehold.errors import KeaRefused
+from leasehold.errors import HostUnreachable, KeaRefused
 from leasehold.kea.commands import Commands
 from leasehold.kea.provider import KeaDhcpProvider, ReservationLog
 from leasehold.kea.transport import Answer, Transport
@@ -28,6 +28,32 @@ class Recorder(Transport):
     def command(self, host: Host, command: str, arguments: Mapping[str, Any] | None = None) -> Answer:
         self.names.append(command)
         return self._real.command(host, command, arguments)
+
+
+class Cut(Recorder):
+    """The real transport, whose connection breaks once: `before` this command is heard, or `after` it is carried out
+    and before it is answered."""
+
+    def __init__(self, transport: Transport, *, before: str | None = None, after: str | None = None) -> None:
+        super().__init__(transport)
+        self.break_once(before=before, after=after)
+
+    def break_once(self, *, before: str | None = None, after: str | None = None) -> None:
+        self._before = before
+        self._after = after
+
+    def command(self, host: Host, command: str, arguments: Mapping[str, Any] | None = None) -> Answer:
+        if command == self._before:
+            self._before = None
+            raise HostUnreachable("cut before", host=host.id)
+        answer = super().command(host, command, arguments)
+        if command == self._after:
+            self._after = None
+            raise HostUnreachable("cut after", host=host.id)
+        return answer
+
+
+CUTS = pytest.mark.parametrize("cut", [{"after": "config-set"}, {"before": "config-write"}], ids=["set", "write"])
 
 
 class NoLog(ReservationLog):
@@ -119,9 +145,41 @@ def test_what_another_process_set_is_written_but_not_set_again(
     assert recorder.names == ["config-get", "config-write"]
 
 
-def test_a_host_with_nothing_of_ours_is_not_touched(provider: KeaDhcpProvider, recorder: Recorder, host: Host) -> None:
+def test_that_nothing_is_served_is_written_too(provider: KeaDhcpProvider, recorder: Recorder, host: Host) -> None:
+    """What runs does not tell what the file has."""
     provider.dont_provide(host)
-    assert recorder.names == ["config-get"]
+    provider.dont_provide(host)
+    assert recorder.names == ["config-get", "config-write", "config-get"]
+
+
+@CUTS
+def test_what_was_changed_before_the_connection_broke_is_so_after_a_restart(
+    transport: Transport, commands: Commands, host: Host, kea: LabHost, cut: dict[str, str]
+) -> None:
+    """By the process that wrote something else before."""
+    cut_later = Cut(transport)
+    provider = KeaDhcpProvider(Commands(cut_later), NoLog())
+    provider.provide(host, [BLUE])
+    cut_later.break_once(**cut)
+    with pytest.raises(HostUnreachable):
+        provider.provide(host, [GREEN])
+    provider.provide(host, [GREEN])
+    kea.restart()
+    assert commands.status(host).managed == {8}
+
+
+@CUTS
+@pytest.mark.parametrize("same", [True, False], ids=["same-process", "new-process"])
+def test_what_was_removed_before_the_connection_broke_does_not_come_back_with_a_restart(
+    transport: Transport, commands: Commands, host: Host, kea: LabHost, cut: dict[str, str], same: bool
+) -> None:
+    KeaDhcpProvider(commands, NoLog()).provide(host, [BLUE])
+    provider = KeaDhcpProvider(Commands(Cut(transport, **cut)), NoLog())
+    with pytest.raises(HostUnreachable):
+        provider.dont_provide(host)
+    (provider if same else KeaDhcpProvider(commands, NoLog())).dont_provide(host)
+    kea.restart()
+    assert commands.status(host).managed == set()
 
 
 def test_a_configuration_that_kea_refuses_changes_nothing(

@@ -206,6 +206,15 @@ class Host:
             time.sleep(after_s)
             self.kill()
 
+    def kill_once_answered(self, octets: bytes) -> bytes:
+        """Send a command on Kea's Unix socket, and SIGKILL Kea as soon as its answer begins; what was heard of it."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self._socket))
+            connection.sendall(octets)
+            heard = connection.recv(65536)
+            self.kill()
+        return heard
+
     def status(self) -> dict[str, Any]:
         """The arguments of `leasehold-status`' answer."""
         answer = self.command("leasehold-status")

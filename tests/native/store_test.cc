@@ -184,6 +184,18 @@ TEST_F(StoreTest, ReplacingKeepsEarlierWithdrawals) {
     EXPECT_EQ(Standing::kWithdrawn, store.standing(kSubnet, kAnn, kNow));
 }
 
+TEST_F(StoreTest, AForgottenSubnetWasNeverHeardOf) {
+    set({{kAnn, kTen, "ann"}, {kBob, kEleven, ""}});
+    unset({{kBob, kLater}});
+    store.apply(8, {{kAnn, kTen, ""}}, {}, std::nullopt, kNow);
+    store.forget(kSubnet);
+    store.forget(kSubnet);
+    EXPECT_EQ(Standing::kUnknown, store.standing(kSubnet, kAnn, kNow));
+    EXPECT_EQ(Standing::kUnknown, store.standing(kSubnet, kBob, kNow));
+    EXPECT_FALSE(store.reserves(kSubnet, kAnn, kTen));
+    EXPECT_EQ(std::vector<uint32_t>{8}, store.subnets());
+}
+
 TEST_F(StoreTest, PagesHoldEveryReservationOnce) {
     for (uint32_t i = 0; i < 25; ++i) {
         set({{kAnn + i, kTen + i, ""}});

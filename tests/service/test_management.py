@@ -7,7 +7,7 @@ import pytest
 from netaddr import IPAddress, IPNetwork
 from sqlalchemy import update
 
-from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, Resync, SubnetState
+from leasehold.domain.replication import EMPTY_DIGEST, Batch, HookStatus, Resync, SubnetState
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
 from leasehold.errors import HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
 from leasehold.service import (
@@ -161,6 +161,43 @@ def test_a_host_with_another_digest_is_to_get_everything_again(ctx: Context, wat
     other = SubnetState(subnet=SUBNET, epoch=epoch(ctx), revision=0, count=1, digest="1" * 16)
     answers(ctx, watch, managed=True, has=other)
     assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Resync)
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_a_host_that_forgot_the_subnet_is_to_get_everything_again(
+    ctx: Context, watch: Watch, clock: Clock, managed: bool
+) -> None:
+    """Its journal was lost, or somebody took the subnet out of its configuration."""
+    run(ctx, watch)
+    clock.advance(1)
+    answers(ctx, watch, managed=managed)
+    assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Resync)
+
+
+def test_a_server_that_is_to_stop_gets_changes_and_no_set_any_more(ctx: Context, watch: Watch) -> None:
+    """Its hook may have forgotten the subnet by now, and would keep a set for when it comes back."""
+    run(ctx, watch)
+    held_vnic(ctx, "v")
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=None)
+    management.plan(ctx, watch)
+    assert state(ctx) == "stopping"
+    assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Batch)
+    replication.forget(ctx, "host-a", SUBNET)
+    assert replication.next_step(ctx, "host-a", SUBNET) is None
+    assert replication.lagging(ctx) == {}
+
+
+def test_what_a_server_forgot_as_it_stopped_is_no_surprise(
+    ctx: Context, watch: Watch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(ctx, watch)
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=None)
+    management.plan(ctx, watch)
+    clock.advance(1)
+    answers(ctx, watch, managed=False)
+    assert caplog.messages == []
+    management.provided(ctx, watch, "host-a", [])
+    assert state(ctx) is None
 
 
 def test_a_status_from_before_a_confirmation_takes_nothing_back(ctx: Context, watch: Watch, clock: Clock) -> None:

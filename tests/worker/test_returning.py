@@ -130,6 +130,40 @@ def test_when_the_last_subnet_goes_its_servers_stop(site: Site) -> None:
     assert host.status()["managed-subnets"] == []
 
 
+def test_a_host_that_lost_a_subnet_by_mistake_gets_it_back_with_all_its_reservations(site: Site, segment: Vm) -> None:
+    """Its hook forgot the reservations with the subnet, also where the old configuration is back before anybody saw."""
+    host = site.add_host("host-a")
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    start = site.started(1)
+    dhcp4 = host.command("config-get")["arguments"]["Dhcp4"]
+    for mistaken in ([dhcp4 | {"subnet4": []}, dhcp4], [dhcp4 | {"subnet4": []}]):
+        for each in mistaken:
+            assert host.command("config-set", Dhcp4=each)["result"] == 0
+        site.until(lambda: acquire(segment, start.mac) == str(start.ip), "the guest is served again")
+        assert site.states() == {"host-a": "running"}
+    assert site.started(2).ip is not None
+
+
+def test_an_old_configuration_that_comes_late_has_a_stopped_host_serve_nobody(site: Site, segment: Vm) -> None:
+    """Without the manager, which would take it back at the host's next status."""
+    host = site.add_host("host-a")
+    site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    start = site.started(1)
+    assert acquire(segment, start.mac) == str(start.ip)
+    late = host.command("config-get")["arguments"]["Dhcp4"]
+    networks.put(site.ctx, "blue", ipam_enabled=False, ipam_servers=None)
+    site.wait_for()
+    site.stop()
+    assert host.command("config-set", Dhcp4=late)["result"] == 0
+    assert acquire(segment, start.mac) is None
+    site.start()
+    site.until(lambda: host.status()["managed-subnets"] == [], "it is stopped again")
+
+
 def test_a_network_turned_off_while_its_host_is_away_is_stopped_there_when_it_returns(site: Site) -> None:
     host = site.add_host("host-a")
     site.subnet()

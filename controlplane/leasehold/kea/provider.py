@@ -49,18 +49,21 @@ class KeaDhcpProvider:
         self._commands = commands
         self._log = log
         self._still_asked = still_asked
+        # Hosts whose file has what this provider had them run last.
         self._written: set[str] = set()
 
     def provide(self, host: Host, networks: Sequence[Served]) -> None:
-        """See IpamDhcpProvider. A configuration that says so already is not set again, and written once only: whoever
-        set it may have ended before it was."""
+        """See IpamDhcpProvider. A configuration that says so already is not set again, but it is written, unless this
+        provider knows that it was: what runs does not tell what Kea's file has, and with that a restart begins. Whoever
+        set it may have ended, or lost the connection, before it was written."""
         running = self._commands.config_get(host)
         wanted = render(running, networks)
-        if wanted == running and (host.id in self._written or not networks):
+        if wanted == running and host.id in self._written:
             return
         if wanted != running:
             self._commands.config_test(host, wanted)
             self._still_asked()
+            self._written.discard(host.id)
             self._commands.config_set(host, wanted)
         try:
             self._commands.config_write(host)

@@ -20,7 +20,7 @@ from leasehold.service.context import Context
 from leasehold.service.subnets import address_of, spec_of
 from leasehold.store.database import AnyRow, lock
 from leasehold.store.prepared import prepared
-from leasehold.store.tables import addresses, lineage, reservation_log, server_subnets, subnets
+from leasehold.store.tables import addresses, lineage, reservation_log, server_subnets, servers, subnets
 
 _SERVERS_LOCK = 4_020_002
 _EPOCH_LOCK = 0x6C68_6570
@@ -28,8 +28,10 @@ _FIRST_FEW = 5
 _STEP = 250
 _PRUNE_BATCH = 5000
 
+# A server that is to stop gets what the log has after what it confirmed, and no set any more: that could come after its
+# hook forgot the subnet, and would lie there for a configuration that is late.
 _BEHIND = or_(
-    server_subnets.c.confirmed_revision.is_(None),
+    server_subnets.c.confirmed_revision.is_(None) & servers.c.state.is_distinct_from("stopping"),
     server_subnets.c.confirmed_revision < subnets.c.revision,
 )
 
@@ -67,14 +69,15 @@ def log_step(ctx: Context) -> int:
 
 def next_step(ctx: Context, host_id: str, subnet_id: int) -> Batch | Resync | None:
     """What brings the host nearer to the subnet's present state: some log entries, up to `log_step` of them, the whole
-    set, or nothing, when it is there or does not serve the subnet any more."""
+    set, or nothing, when it is there, is to stop, or does not serve the subnet any more."""
     with ctx.db.read() as connection:
         row = _progress(connection, host_id=host_id, subnet_id=subnet_id).one_or_none()
         if row is None:
             return None
         if row.confirmed_revision is None:
             return _resync(connection, row, row.epoch)
-        return _batch(connection, row, row.epoch, log_step(ctx)) or _resync(connection, row, row.epoch)
+        batch = _batch(connection, row, row.epoch, log_step(ctx))
+        return batch if batch or row.state == "stopping" else _resync(connection, row, row.epoch)
 
 
 def confirm(ctx: Context, host_id: str, subnet_id: int, epoch: str, revision: int) -> None:
@@ -304,9 +307,14 @@ def _behind() -> Select[Any]:
             subnets.c.digest,
             server_subnets.c.host_id,
             server_subnets.c.confirmed_revision,
+            servers.c.state,
             lineage.c.epoch,
         )
         .join(server_subnets, subnets.c.id == server_subnets.c.subnet_id)
+        .outerjoin(
+            servers,
+            (servers.c.host_id == server_subnets.c.host_id) & (servers.c.network_id == subnets.c.network_id),
+        )
         .join(lineage, true())
         .where(_BEHIND)
         .order_by(server_subnets.c.host_id, subnets.c.id)

@@ -350,8 +350,12 @@ def _compare(connection: Connection, answers: Mapping[str, Answer]) -> bool:
         if state.epoch == epoch
     }
     rows = connection.execute(
-        select(server_subnets, subnets_table.c.id, subnets_table.c.revision, subnets_table.c.digest)
+        select(server_subnets, subnets_table.c.id, subnets_table.c.revision, subnets_table.c.digest, servers.c.state)
         .join(subnets_table, subnets_table.c.id == server_subnets.c.subnet_id)
+        .outerjoin(
+            servers,
+            (servers.c.host_id == server_subnets.c.host_id) & (servers.c.network_id == subnets_table.c.network_id),
+        )
         .where(server_subnets.c.host_id.in_(answers))
     ).all()
     digests = _digests(connection, states.values(), {row.id: row for row in rows})
@@ -360,6 +364,8 @@ def _compare(connection: Connection, answers: Mapping[str, Answer]) -> bool:
         answer = answers[row.host_id]
         if row.confirmed_ms is not None and row.confirmed_ms >= answer.asked_ms:
             continue  # confirmed while the hook answered
+        if row.state == "stopping" and answer.status is not None and row.subnet_id not in answer.status.managed:
+            continue  # it has stopped, and forgot what it had, as it should
         has = _confirmed_by(states.get((row.host_id, row.subnet_id)), row, digests)
         if has == row.confirmed_revision:
             continue
