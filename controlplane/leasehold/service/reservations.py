@@ -14,6 +14,7 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    false,
     insert,
     literal,
     or_,
@@ -70,11 +71,12 @@ def promise(
     """
     subnet = subnets.require(connection, subnet_id, lock=True)
     spec = subnets.spec_of(subnet)
-    own = (
+    found = (
         _of_device(connection, subnet_id=subnet_id, mac=mac.value)
         if vnic_id is None
-        else _of_vnic(connection, subnet_id=subnet_id, vnic_id=vnic_id)
+        else _of_vnic(connection, subnet_id=subnet_id, vnic_id=vnic_id, mac=mac.value)
     )
+    own = [row for row in found if row.vnic_id == vnic_id]
     # A server may still serve a draining address to the MAC that it was promised to, and so to no other.
     mine = [row for row in own if row.mac == mac.value or (row.state != "held" and not row.owed)]
     if any(row.state != "held" for row in mine):
@@ -88,7 +90,7 @@ def promise(
         if row.state == "held":
             let_go(ctx, connection, subnet, row, guest_runs=True)
             subnet = subnets.require(connection, subnet_id)
-    if _has_twins_reservation(connection, subnet, vnic_id, mac, wanted):
+    if any(_is_shared(subnet, row, wanted) for row in found if row.vnic_id != vnic_id):
         return
     offset = _take(ctx, connection, subnet, wanted) if kept is None else kept.offset
     revision = _log(connection, subnet, mac, offset, held=True)
@@ -330,15 +332,10 @@ def _take(ctx: Context, connection: Connection, subnet: AnyRow, wanted: IPAddres
     )
 
 
-def _has_twins_reservation(
-    connection: Connection, subnet: AnyRow, vnic_id: str | None, mac: Mac, wanted: IPAddress | None
-) -> bool:
-    """True if a twin of the vNIC holds an address for their MAC. Raises MacReserved if it is another than the wanted
-    one, or if one that is no twin holds an address for it."""
-    holder = _other_holder(connection, subnet_id=subnet.id, vnic_id=vnic_id, mac=mac.value).one_or_none()
-    if holder is None:
-        return False
-    ip = subnets.address_of(subnet, holder.offset)
+def _is_shared(subnet: AnyRow, holder: AnyRow, wanted: IPAddress | None) -> bool:
+    """True if who holds this address for the MAC is a twin. Raises MacReserved if it is another than the wanted one, or
+    if it is no twin."""
+    ip, mac = subnets.address_of(subnet, holder.offset), Mac(holder.mac)
     if holder.twin and wanted in (None, ip):
         return True
     who = "A device" if holder.vnic_id is None else f"vNIC {holder.vnic_id} of VM {holder.vm}"
@@ -380,19 +377,24 @@ def _hold_again(subnet_id: Any, offset: Any, mac: Any, vnic_id: Any, revision: A
 
 
 @prepared
-def _of_vnic(subnet_id: Any, vnic_id: Any) -> Executable:
-    return _had(subnet_id, addresses.c.vnic_id == vnic_id)
+def _of_vnic(subnet_id: Any, vnic_id: Any, mac: Any) -> Executable:
+    is_held_for_mac = (addresses.c.mac == mac) & (addresses.c.state == "held")
+    is_twin = are_twins(addresses.c.vnic_id, vnic_id)
+    return _concerned(subnet_id, or_(addresses.c.vnic_id == vnic_id, is_held_for_mac), is_twin)
 
 
 @prepared
 def _of_device(subnet_id: Any, mac: Any) -> Executable:
-    return _had(subnet_id, addresses.c.vnic_id.is_(None) & (addresses.c.mac == mac))
+    is_held_or_its_own = or_(addresses.c.state == "held", addresses.c.vnic_id.is_(None))
+    return _concerned(subnet_id, (addresses.c.mac == mac) & is_held_or_its_own, false())
 
 
-def _had(subnet_id: Any, whose: ColumnElement[bool]) -> Executable:
-    """Of several that it had it gets the last one back."""
+def _concerned(subnet_id: Any, whose: ColumnElement[bool], is_twin: ColumnElement[bool]) -> Select[Any]:
+    """The addresses that somebody has or had, and the one that another holds for the MAC; `vm` is that one's. Of
+    several that it had it gets the last one back."""
     return (
-        select(addresses, _owed().label("owed"))
+        select(addresses, _owed().label("owed"), vnics.c.vm, is_twin.label("twin"))
+        .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
         .where(addresses.c.subnet_id == subnet_id, whose)
         .order_by(addresses.c.state != "held", addresses.c.revision.desc())
     )
@@ -401,20 +403,3 @@ def _had(subnet_id: Any, whose: ColumnElement[bool]) -> Executable:
 @prepared
 def _set_revision(subnet_id: Any, revision: Any, digest: Any) -> Executable:
     return update(subnets_table).where(subnets_table.c.id == subnet_id).values(revision=revision, digest=digest)
-
-
-@prepared
-def _other_holder(subnet_id: Any, vnic_id: Any, mac: Any) -> Executable:
-    """Who else holds an address of the subnet for this MAC."""
-    return (
-        select(
-            addresses.c.vnic_id, addresses.c.offset, vnics.c.vm, are_twins(addresses.c.vnic_id, vnic_id).label("twin")
-        )
-        .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
-        .where(
-            addresses.c.subnet_id == subnet_id,
-            addresses.c.mac == mac,
-            addresses.c.state == "held",
-            addresses.c.vnic_id.is_distinct_from(vnic_id),
-        )
-    )
