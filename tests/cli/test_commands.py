@@ -174,6 +174,10 @@ def test_a_database_of_a_later_release_is_told(run: Run, ctx: Context) -> None:
     assert "9999" in done.stderr
 
 
-def test_the_readme_has_every_setting_and_no_other() -> None:
-    told = set(re.findall(r"^\| `LEASEHOLD_([A-Z_]+)` \|", README.read_text(), re.MULTILINE))
-    assert told == {field.name.upper() for field in fields(Settings)}
+def test_the_readme_has_every_setting_with_its_default_and_no_other() -> None:
+    told = dict(re.findall(r"^\| `LEASEHOLD_([A-Z_]+)` \| (.*?) ?\|", README.read_text(), re.MULTILINE))
+    defaults = {field.name.upper(): field.default for field in fields(Settings)}
+    assert told.keys() == defaults.keys()
+    for name, default in defaults.items():
+        read = told[name].strip("`")
+        assert (read if isinstance(default, str) else float(read)) == default, name
