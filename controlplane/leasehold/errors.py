@@ -82,7 +82,7 @@ class RangeInvalid(Invalid):
 
 
 class MacNotUnicast(Invalid):
-    """A multicast or all-zero MAC cannot be a network card's own. Facts: mac."""
+    """A multicast or all-zero MAC cannot be a network card's own. Facts: field, mac."""
 
     code = "mac-not-unicast"
 
@@ -100,7 +100,7 @@ class RangeNotUnicast(Invalid):
 
 
 class DefaultPoolFixed(Invalid):
-    """Which pool is the default changes by one explicit call only. Facts: default_pool."""
+    """Which pool is the default changes by one explicit call only. Facts: field."""
 
     code = "default-pool-fixed"
 
@@ -208,7 +208,7 @@ class RangesOverlap(Conflict):
 
 
 class RangesOverlapPools(Conflict):
-    """Ranges share MACs with other pools. Facts: overlaps (range, mac_pool, other_range)."""
+    """Ranges share MACs with other pools. Facts: overlaps (range, mac_pool, name, other_range)."""
 
     code = "ranges-overlap-pools"
 
@@ -244,13 +244,13 @@ class ScopeInUse(Conflict):
 
 
 class MacsBad(Conflict):
-    """An import has MACs that are in use. Facts: bad (vnic, mac, reason, holders)."""
+    """An import has MACs that cannot be taken. Facts: bad (vnic, mac, reason, holders)."""
 
     code = "macs-bad"
 
 
 class RevisionMismatch(Conflict):
-    """Somebody else changed it since it was read. Facts: expected, revision."""
+    """Somebody else changed it since it was read. Facts: what, expected, revision."""
 
     code = "revision-mismatch"
 
@@ -287,7 +287,7 @@ class MacReserved(Conflict):
 
 
 class SubnetOverlap(Conflict):
-    """The CIDR overlaps with another subnet of the network. Facts: cidr, subnet."""
+    """The CIDR overlaps with another subnet of the network. Facts: cidr, subnet, other_cidr."""
 
     code = "subnet-overlap"
 
@@ -326,13 +326,14 @@ class SubnetRecovering(Unavailable):
 
 
 class NotConfirmed(Unavailable):
-    """The reservation is promised, but not yet confirmed by the servers asked for. Facts: ip, mac, servers."""
+    """The reservation is promised, but not yet confirmed by the servers asked for. Facts: vnic, ip, mac, hosts,
+    servers."""
 
     code = "not-confirmed"
 
 
 class NoServer(Unavailable):
-    """No IPAM server serves the network at present. Facts: network, hosts."""
+    """No IPAM server serves the network at present. Facts: network, vnic, ip, mac."""
 
     code = "no-server"
 

@@ -2,16 +2,19 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from cli.conftest import Run
 from leasehold import errors
+from leasehold.cli import main
 from leasehold.config import Settings
-from leasehold.service import hosts, tokens
+from leasehold.service import tokens
 from leasehold.service.context import Context
 
 README = Path(__file__).parents[2] / "controlplane" / "README.md"
@@ -56,14 +59,29 @@ def test_upgrade_of_an_upgraded_database_changes_nothing(run: Run, ctx: Context)
     assert tokens.list_tokens(ctx) == [token]
 
 
-def test_status_shows_each_host(run: Run, ctx: Context) -> None:
-    hosts.put(ctx, "host-a", control_url="http://192.0.2.7/", username="", password="hunter2", networks={})
-    assert json.loads(run("status", "--json").stdout) == [
-        {"host": "host-a", "answered_at": None, "unreachable_reason": None, "networks": {}}
-    ]
-    shown = run("status").stdout
-    assert "host-a" in shown
-    assert "hunter2" not in shown
+def commands(group: click.Group, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command below, by its words."""
+    for name, each in group.commands.items():
+        yield (*path, name), each
+        if isinstance(each, click.Group):
+            yield from commands(each, *path, name)
+
+
+def test_no_summary_of_a_command_is_cut_in_80_columns() -> None:
+    groups = [main, *(each for _, each in commands(main) if isinstance(each, click.Group))]
+    for each in groups:
+        assert "..." not in each.get_help(click.Context(each, terminal_width=78)).partition("Commands:")[2], each.name
+
+
+def test_the_readme_has_every_command_and_no_other() -> None:
+    told: set[tuple[str, ...]] = set()
+    for row in re.findall(r"^\| (`leasehold .*?) \| ", README.read_text(), re.MULTILINE):
+        for span in re.findall(r"`leasehold (.*?)`", row):
+            words = [word.split(r"\|") for word in span.split()]
+            for name in words[0]:
+                is_group = isinstance(main.commands.get(name), click.Group)
+                told |= {(name, each) for each in words[1]} if is_group else {(name,)}
+    assert told == {path for path, each in commands(main) if not isinstance(each, click.Group)}
 
 
 @pytest.mark.parametrize(
@@ -156,6 +174,10 @@ def test_a_database_of_a_later_release_is_told(run: Run, ctx: Context) -> None:
     assert "9999" in done.stderr
 
 
-def test_the_readme_has_every_setting_and_no_other() -> None:
-    told = set(re.findall(r"^\| `LEASEHOLD_([A-Z_]+)` \|", README.read_text(), re.MULTILINE))
-    assert told == {field.name.upper() for field in fields(Settings)}
+def test_the_readme_has_every_setting_with_its_default_and_no_other() -> None:
+    told = dict(re.findall(r"^\| `LEASEHOLD_([A-Z_]+)` \| (.*?) ?\|", README.read_text(), re.MULTILINE))
+    defaults = {field.name.upper(): field.default for field in fields(Settings)}
+    assert told.keys() == defaults.keys()
+    for name, default in defaults.items():
+        read = told[name].strip("`")
+        assert (read if isinstance(default, str) else float(read)) == default, name

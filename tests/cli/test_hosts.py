@@ -1,4 +1,4 @@
-"""`leasehold host`, `leasehold server` and `leasehold db restored`."""
+"""`leasehold host`, `leasehold server`, `leasehold status` and `leasehold db restored`."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 from netaddr import IPNetwork
 
 from cli.conftest import Run
+from leasehold.domain.addresses import Mac
 from leasehold.domain.replication import HookStatus
 from leasehold.domain.values import SubnetSpec
-from leasehold.service import hosts, management, networks, sightings, subnets
+from leasehold.service import devices, hosts, management, networks, replication, sightings, subnets
 from leasehold.service.context import Context
-from leasehold.service.replication import epoch_of
 from leasehold.service.sightings import Answer, Watch
 
 ATTACHED = "blue=eth1,192.0.2.2"
@@ -42,6 +42,11 @@ def serve(ctx: Context) -> None:
     management.plan(ctx, watch)
 
 
+def epoch(ctx: Context) -> str:
+    with ctx.db.read() as connection:
+        return replication.epoch_of(connection)
+
+
 def test_a_host_is_put_and_shown_without_its_password(run: Run, ctx: Context, password: str) -> None:
     host = put(run, "host-a", "--username", "kea", "--password-file", password, "--network", ATTACHED)
     assert host["networks"] == {"blue": {"interface": "eth1", "address": "192.0.2.2"}}
@@ -58,6 +63,43 @@ def test_a_bad_attachment_is_refused_by_name(run: Run, text: str) -> None:
     refused = run("host", "put", "host-a", "--control-url", "http://10.99.0.11/", "--network", text)
     assert refused.exit_code == 3
     assert "--network" in refused.stderr
+
+
+def test_a_host_that_is_put_again_keeps_its_credentials(run: Run, ctx: Context, password: str) -> None:
+    put(run, "host-a", "--username", "kea", "--password-file", password)
+    assert put(run, "host-a", "--network", ATTACHED)["username"] == "kea"
+    assert hosts.get(ctx, "host-a").password == "hunter2"
+    assert put(run, "host-a")["networks"] == {}
+    assert put(run, "host-a", "--username", "")["username"] == ""
+
+
+def test_what_is_changed_of_a_host_leaves_the_rest(run: Run, ctx: Context, password: str) -> None:
+    before = put(run, "host-a", "--username", "kea", "--password-file", password, "--network", ATTACHED)
+
+    def change(*arguments: str) -> dict[str, Any]:
+        host: dict[str, Any] = json.loads(run("host", "change", "host-a", *arguments, "--json").stdout)
+        return host
+
+    green = {"interface": "eth2", "address": "198.51.100.2"}
+    assert change("--network", "green=eth2,198.51.100.2", "--dry-run")["networks"].keys() == {"blue", "green"}
+    assert change() == before
+    assert change("--network", "green=eth2,198.51.100.2")["networks"] == before["networks"] | {"green": green}
+    assert change("--detach", "blue", "--control-url", "http://10.99.0.12:8000/") == before | {
+        "networks": {"green": green},
+        "control_url": "http://10.99.0.12:8000/",
+    }
+    assert hosts.get(ctx, "host-a").password == "hunter2"
+    assert run("host", "change", "host-a", "--password-file", "-", stdin="secret").exit_code == 0
+    assert hosts.get(ctx, "host-a").password == "secret"
+
+
+def test_a_change_that_does_not_fit_is_told(run: Run) -> None:
+    put(run, "host-a", "--network", ATTACHED)
+    assert run("host", "change", "host-b", "--username", "kea").exit_code == 4
+    done = run("host", "change", "host-a", "--detach", "green")
+    assert (done.exit_code, "--detach" in done.stderr) == (3, True)
+    put(run, "host-b")
+    assert run("host", "change", "host-b", "--network", ATTACHED).exit_code == 5
 
 
 def test_the_state_of_a_host_follows_what_it_is_told(run: Run, ctx: Context) -> None:
@@ -91,9 +133,42 @@ def test_servers_are_listed_with_how_far_they_are(run: Run, ctx: Context) -> Non
     assert run("server", "list", "--network", "nowhere").exit_code == 4
 
 
+def test_a_server_is_shown_with_each_subnet(run: Run, ctx: Context) -> None:
+    put(run, "host-a", "--network", ATTACHED)
+    serve(ctx)
+    server = json.loads(run("server", "show", "blue", "host-a", "--json").stdout)
+    assert [server] == json.loads(run("server", "list", "--json").stdout)
+    assert str(server["subnets"][0]["subnet"]) in run("server", "show", "blue", "host-a").stdout
+    assert run("server", "show", "blue", "host-b").exit_code == 4
+    assert run("server", "show", "green", "host-a").exit_code == 4
+
+
+def test_how_far_a_server_is_behind_is_counted(run: Run, ctx: Context) -> None:
+    put(run, "host-a", "--network", ATTACHED)
+    serve(ctx)
+    (subnet,) = subnets.list_subnets(ctx)
+    replication.confirm(ctx, "host-a", subnet.id, epoch(ctx), 0)
+    assert "everything" not in run("server", "list").stdout
+    for number in range(3):
+        devices.add(ctx, subnet.id, Mac(0x020000000000 + number), None)
+    assert run("server", "list").stdout.split()[-1] == "3"
+
+
+def test_the_status_is_hosts_and_servers(run: Run, ctx: Context, password: str) -> None:
+    put(run, "host-a", "--network", ATTACHED, "--password-file", password)
+    put(run, "host-b")
+    serve(ctx)
+    assert json.loads(run("status", "--json").stdout) == {
+        "hosts": json.loads(run("host", "list", "--json").stdout),
+        "servers": json.loads(run("server", "list", "--json").stdout),
+    }
+    shown = run("status").stdout
+    assert "host-b" in shown
+    assert "starting" in shown
+    assert "hunter2" not in shown
+
+
 def test_a_restored_database_begins_a_new_history(run: Run, ctx: Context) -> None:
-    with ctx.db.read() as connection:
-        before = epoch_of(connection)
+    before = epoch(ctx)
     assert run("db", "restored").exit_code == 0
-    with ctx.db.read() as connection:
-        assert epoch_of(connection) != before
+    assert epoch(ctx) != before

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from netaddr import IPNetwork
 
 from cli.conftest import Run
 from leasehold.domain.addresses import Mac, MacRange
-from leasehold.domain.values import Vnic
-from leasehold.service import mac_pools, scopes, vnics
+from leasehold.domain.values import SubnetSpec, Vnic
+from leasehold.service import mac_pools, networks, scopes, subnets, vnics
 from leasehold.service.context import Context
 
 MAC = "02:00:00:00:00:01"
@@ -61,10 +62,31 @@ def test_tables_show_the_mac(run: Run) -> None:
 
 
 def test_the_list_has_more_than_are_read_at_once(run: Run, ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leasehold.cli.vnics._AT_ONCE", 2)
+    monkeypatch.setattr("leasehold.cli.paging.AT_ONCE", 2)
     for number in range(5):
         put(run, f"v{number}")
     assert [each["id"] for each in json.loads(run("vnic", "list", "--json").stdout)] == [f"v{n}" for n in range(5)]
+
+
+def test_the_list_can_be_of_some(run: Run, ctx: Context) -> None:
+    for name in ("blue", "green"):
+        networks.put(ctx, name, ipam_enabled=False, ipam_servers=None)
+    subnet = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("192.0.2.0/24"))).id
+    put(run, "a", "--subnet", str(subnet))
+    put(run, "b", "--network", "blue")
+    put(run, "c", "--network", "green")
+    run("vnic", "put", "d", "--vm", "web-2", "--name", "nic1", "--network", "blue")
+    run("vnic", "start", "b")
+
+    def listed(*arguments: str) -> list[str]:
+        return [each["id"] for each in json.loads(run("vnic", "list", *arguments, "--json").stdout)]
+
+    assert listed("--network", "blue") == ["a", "b", "d"]
+    assert listed("--network", "blue", "--vm", "web-1") == ["a", "b"]
+    assert listed("--subnet", str(subnet)) == ["a"]
+    assert (listed("--running"), listed("--stopped")) == (["b"], ["a", "c", "d"])
+    shown = run("vnic", "list", "--vm", "web-1").stdout
+    assert ("blue" in shown, str(subnet) in shown, "web-2" in shown) == (True, True, False)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +203,33 @@ def test_what_is_changed_keeps_the_rest(run: Run) -> None:
     changed = json.loads(run("vnic", "change", "v", "--name", "nic2", "--json").stdout)["vnic"]
     assert changed == before | {"name": "nic2", "revision": 2}
     assert json.loads(run("vnic", "change", "v", "--new-mac", "--json").stdout)["mac"] != MAC
+
+
+def test_a_change_can_clear_what_a_vnic_has(run: Run, ctx: Context) -> None:
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=None)
+    subnet = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("192.0.2.0/24"))).id
+    scopes.put(ctx, "cluster", "c")
+    scopes.put(ctx, "vm_pool", "p")
+    put(run, "v", "--cluster", "c", "--vm-pool", "p", "--subnet", str(subnet))
+
+    def cleared(*names: str) -> list[object]:
+        options = [word for name in names for word in ("--clear", name)]
+        vnic = json.loads(run("vnic", "change", "v", *options, "--json").stdout)["vnic"]
+        return [vnic[name] for name in ("cluster", "vm_pool", "network", "subnet")]
+
+    assert cleared("vm-pool") == ["c", None, "blue", subnet]
+    assert cleared("cluster", "subnet") == [None, None, "blue", None]
+    assert cleared("network") == [None, None, None, None]
+    assert run("vnic", "change", "v", "--cluster", "c", "--clear", "cluster").exit_code == 2
+    assert run("vnic", "change", "v", "--mac", MAC, "--new-mac").exit_code == 2
+
+
+def test_a_change_of_another_revision_is_refused(run: Run) -> None:
+    put(run, "v")
+    assert run("vnic", "change", "v", "--name", "nic2", "--revision", "1").exit_code == 0
+    done = run("vnic", "change", "v", "--name", "nic3", "--revision", "1")
+    assert (done.exit_code, "revision 2" in done.stderr) == (5, True)
+    assert "nic2" in run("vnic", "show", "v").stdout
 
 
 def test_a_vnic_starts_and_stops(run: Run) -> None:

@@ -174,3 +174,22 @@ def test_the_doctor_finds_what_somebody_did_to_a_server_and_nothing_else(pair: S
     )
     pair.hosts[0].command("lease4-del", **{"ip-address": "192.0.2.150"})
     assert pair.get("/v1/doctor")["items"] == []
+
+
+@pytest.mark.parametrize("whose", ["Kea", "Leasehold"])
+def test_a_configuration_that_somebody_changed_is_told_and_a_restart_mends_it(pair: Stage, whose: str) -> None:
+    host = pair.hosts[0]
+    running = host.command("config-get")["arguments"]["Dhcp4"]
+    (network,) = running["shared-networks"]
+    network["subnet4"][0]["option-data"] = [{"name": "routers", "data": "192.0.2.99"}]
+    host.command("config-set", Dhcp4=running)
+    host.command("config-write")
+    (found,) = pair.get("/v1/doctor")["items"]
+    assert (found["code"], found["subject"]) == ("configuration-differs", f"hosts/{host.id}")
+    assert f"option-data of subnet {pair.subnet}" in found["sentence"]
+    if whose == "Kea":
+        host.restart()
+    else:
+        pair.control.stop()
+        pair.control.start()
+    wait_until(lambda: pair.get("/v1/doctor")["items"] == [], 30, "all is well")

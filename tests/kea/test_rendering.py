@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from kea.served import BLUE, BLUE_TWICE, GREEN
-from leasehold.kea.rendering import render
+from leasehold.domain.placement import Served
+from leasehold.kea.rendering import Difference, differences, render
 
 ADMINISTRATORS: dict[str, Any] = {
     "authoritative": False,
@@ -169,3 +170,41 @@ def test_a_configuration_without_anything() -> None:
     rendered = render({}, [BLUE])
     assert rendered["interfaces-config"]["interfaces"] == ["eth-blue"]
     assert render(rendered, [])["subnet4"] == []
+
+
+def told(running: dict[str, Any], *served: Served) -> list[str]:
+    return [each.what for each in differences(running, render(running, served))]
+
+
+def test_where_nothing_is_to_change_nothing_differs() -> None:
+    for served in ([BLUE, GREEN], [BLUE_TWICE]):
+        assert told(render(ADMINISTRATORS, served), *served) == []
+    assert told(ADMINISTRATORS) == []
+
+
+def test_a_setting_that_differs_is_told_with_what_runs_and_what_is_wanted() -> None:
+    served = render(ADMINISTRATORS, [BLUE])
+    served["subnet4"][-1]["valid-lifetime"] = 7
+    assert differences(served, render(served, [BLUE])) == [
+        Difference(what="valid-lifetime of subnet 7", runs=7, wanted=600)
+    ]
+    twice = render(ADMINISTRATORS, [BLUE_TWICE])
+    twice["shared-networks"][-1]["subnet4"][1]["pools"] = [{"pool": "203.0.113.5 - 203.0.113.9"}]
+    assert told(twice, BLUE_TWICE) == ["pools of subnet 9"]
+
+
+def test_what_is_there_too_much_or_not_at_all_differs() -> None:
+    served = render(ADMINISTRATORS, [BLUE])
+    assert told(served, BLUE, GREEN) == ["subnet 8", "interfaces-config", "leasehold of user-context"]
+    assert told(served) == ["subnet 7", "interfaces-config", "leasehold of user-context"]
+    assert told(served, BLUE_TWICE) == ["shared network leasehold:blue", "subnet 9"]
+    twice = render(ADMINISTRATORS, [BLUE_TWICE])
+    twice["shared-networks"][-1]["subnet4"].reverse()
+    assert told(twice, BLUE_TWICE) == ["subnet4 of shared network leasehold:blue"]
+
+
+def test_whatever_render_changes_differs() -> None:
+    """An interface that somebody took away is no subnet, and is told all the same."""
+    served = render(ADMINISTRATORS, [BLUE])
+    served["interfaces-config"] = ADMINISTRATORS["interfaces-config"]
+    assert told(served, BLUE) == ["interfaces-config"]

@@ -2,20 +2,27 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import pytest
 from netaddr import IPAddress
+from sqlalchemy import update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.lease_events import LeaseFound
+from leasehold.domain.placement import Served
 from leasehold.domain.replication import HookStatus, SubnetState, digest_of
-from leasehold.domain.values import Host, Subnet
+from leasehold.domain.values import Host, HostNetwork, Subnet
 from leasehold.errors import HostUnreachable
-from leasehold.service import checkup, replication, reservations, vnics
+from leasehold.kea.rendering import render
+from leasehold.service import checkup, hosts, networks, replication, reservations, subnet_changes, vnics
 from leasehold.service.context import Context
+from leasehold.store.tables import servers
+from service.statements import sent_to
 from service.test_life_of_an_address import a_server, a_subnet, a_vnic, push, start
 
 MAC = Mac.parse("02:00:00:00:00:01")
+ATTACHMENT = HostNetwork(interface="eth-blue", address=IPAddress("192.0.2.254"))
 
 
 @dataclass
@@ -25,12 +32,16 @@ class Kea:
     state: SubnetState
     leases_found: list[LeaseFound] = field(default_factory=list)
     managed: frozenset[int] = frozenset()
+    configuration: dict[str, Any] = field(default_factory=dict)
     silent: bool = False
 
     def status(self, host: Host) -> HookStatus:
         if self.silent:
             raise HostUnreachable("It does not answer.", host=host.id, url="", reason="")
         return HookStatus(host=host.id, boot="b", subnets=(self.state,), managed=self.managed)
+
+    def config_get(self, host: Host) -> dict[str, Any]:
+        return self.configuration
 
     def leases(self, host: Host) -> Iterable[list[LeaseFound]]:
         return [self.leases_found]
@@ -53,6 +64,7 @@ def subnet(ctx: Context) -> Subnet:
     """With 192.0.2.1 for MAC, confirmed."""
     found = a_subnet(ctx)
     a_server(ctx, "one", found)
+    hosts.change(ctx, "one", values={}, networks={"blue": ATTACHMENT})
     a_vnic(ctx, "a", found, str(MAC))
     start(ctx, "a")
     push(ctx, "one", found)
@@ -61,11 +73,12 @@ def subnet(ctx: Context) -> Subnet:
 
 @pytest.fixture
 def kea(ctx: Context, subnet: Subnet) -> Kea:
-    """In step, with a's lease."""
+    """In step, and configured, with a's lease."""
     with ctx.db.read() as connection:
         epoch = replication.epoch_of(connection)
     digest = digest_of([(MAC, IPAddress("192.0.2.1"), None)])
     kea = Kea(SubnetState(subnet=subnet.id, epoch=epoch, revision=1, count=1, digest=digest))
+    kea.configuration = render({}, [Served(network="blue", attachment=ATTACHMENT, subnets=((subnet.id, subnet),))])
     kea.has_lease(ctx, "192.0.2.1")
     return kea
 
@@ -141,3 +154,47 @@ def test_what_is_mended_meanwhile_is_not_told(ctx: Context, kea: Kea) -> None:
     assert codes(ctx, kea, mend) == []
     kea.has_lease(ctx, "192.0.2.9")
     assert codes(ctx, kea, kea.leases_found.pop) == []
+
+
+def test_what_kea_runs_is_held_against_what_is_wanted(ctx: Context, kea: Kea, subnet: Subnet) -> None:
+    subnet_changes.change(ctx, subnet.id, {"gateway": IPAddress("192.0.2.200"), "lease_time_s": 700})
+    (found,) = checkup.check_up(ctx, commands=kea, pause=lambda _: None)
+    assert (found.code, found.subject) == ("configuration-differs", "hosts/one")
+    assert f"option-data of subnet {subnet.id}" in found.sentence
+    differs = {
+        each["what"]: (each["runs"], each["wanted"]) for each in cast(list[dict[str, object]], found.facts["differs"])
+    }
+    assert differs[f"valid-lifetime of subnet {subnet.id}"] == (3600, 700)
+
+
+def test_a_subnet_of_ours_that_kea_does_not_run_or_runs_in_vain_is_found(ctx: Context, kea: Kea) -> None:
+    right, kea.configuration = kea.configuration, {}
+    assert codes(ctx, kea) == ["configuration-differs"]
+    kea.configuration = right
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    assert codes(ctx, kea) == []
+    with ctx.db.write() as connection:
+        connection.execute(update(servers).values(state="stopping"))
+    assert codes(ctx, kea) == ["configuration-differs"]
+
+
+def test_a_configuration_that_is_mended_meanwhile_is_not_told(ctx: Context, kea: Kea) -> None:
+    right, kea.configuration = kea.configuration, {}
+
+    def mend() -> None:
+        kea.configuration = right
+
+    assert codes(ctx, kea, mend) == []
+
+
+def test_a_page_of_leases_takes_as_many_queries_as_one_lease(ctx: Context, kea: Kea) -> None:
+    def queries() -> int:
+        with sent_to(ctx.db.engine) as sent:
+            checkup.compare(ctx, kea)
+        return len(sent)
+
+    of_one = queries()
+    for number in range(2, 200):
+        kea.has_lease(ctx, f"192.0.2.{number}")
+    assert queries() == of_one
+    assert codes(ctx, kea) == ["lease-of-nobody"] * 198

@@ -1,6 +1,8 @@
 """The OpenAPI document is valid, and what it says is what happens."""
 
+import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from leasehold.web.openapi import document
 from leasehold.web.problems import status_of
 from web.conftest import Api
 
+README = Path(__file__).parents[2] / "controlplane" / "README.md"
 PATHS = {
     "/healthz": {"get"},
     "/readyz": {"get"},
@@ -82,6 +85,17 @@ PATHS = {
 @pytest.fixture
 def described(api: Api) -> dict[str, Any]:
     return api.document
+
+
+def test_the_readme_has_every_path_and_no_other() -> None:
+    told = set()
+    for row in re.findall(r"^\| (`/.*?) \|", README.read_text(), re.MULTILINE):
+        base = ""
+        for path in re.findall(r"`(.*?)`", row):
+            is_whole = path.startswith("/v1/") or not base.startswith("/v1/")
+            base = path if is_whole else base.rpartition("/")[0] + "/" + path.rpartition("/")[2]
+            told.add(re.sub("{.*?}", "{}", base))
+    assert told - {"/metrics"} == {re.sub("{.*?}", "{}", path) for path in PATHS}
 
 
 def test_the_document_is_valid(described: dict[str, Any]) -> None:

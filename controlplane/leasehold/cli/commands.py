@@ -4,10 +4,11 @@ import click
 from sqlalchemy import make_url
 
 from leasehold.cli.doctor import doctor
+from leasehold.cli.duties import duties
 from leasehold.cli.events import events_group
 from leasehold.cli.exits import Group
 from leasehold.cli.explain import explain
-from leasehold.cli.hosts import host, server
+from leasehold.cli.hosts import host
 from leasehold.cli.leases import lease
 from leasehold.cli.mac_pools import mac_pool
 from leasehold.cli.networks import network
@@ -15,8 +16,8 @@ from leasehold.cli.opening import open_database
 from leasehold.cli.ovirt import import_group
 from leasehold.cli.printing import note
 from leasehold.cli.scopes import cluster, data_center, vm_pool
+from leasehold.cli.servers import server, status
 from leasehold.cli.serving import api, serve, worker
-from leasehold.cli.status import duties, status
 from leasehold.cli.subnets import reservation, subnet
 from leasehold.cli.tokens import token
 from leasehold.cli.vnics import vnic
@@ -40,17 +41,21 @@ def db() -> None:
 
 @db.command("restored")
 def restored() -> None:
-    """Say that this database was restored from a backup, before anything is started on it.
+    """Say that this database was restored from a backup.
 
-    It begins a new history: hosts get everything anew, and no address is promised anew before they gave up what they
-    may serve of the time after the backup. Without this the first host that answers shows it."""
+    To be said before anything is started on it. It begins a new history: hosts get everything anew, and no address is
+    promised anew before they gave up what they may serve of the time after the backup. Without this the first host that
+    answers shows it.
+    """
     lineage.begin_new_history(open_database())
     note("The database begins a new history.")
 
 
 @db.command("upgrade")
 def upgrade() -> None:
-    """Bring the database to this release's schema; make it first where there is none."""
+    """Bring the database to this release's schema.
+
+    Where there is none, it is made first."""
     ctx = open_database()
     url = make_url(ctx.settings.database_url).render_as_string(hide_password=True)
     note(f"{url} has this release's schema.")

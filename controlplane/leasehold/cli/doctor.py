@@ -3,12 +3,12 @@
 import click
 
 from leasehold.cli.opening import open_database
-from leasehold.cli.printing import Columns, as_json_option, note, print_as, print_table
+from leasehold.cli.printing import Columns, as_json_option, note, print_as, print_fields
 from leasehold.service import checkup
 from leasehold.service.doctor import Finding
 from leasehold.web.doctor import FindingOut
 
-_FINDINGS: Columns[Finding] = {
+_FINDING: Columns[Finding] = {
     "code": lambda each: each.code,
     "where": lambda each: each.subject,
     "what": lambda each: each.sentence,
@@ -21,15 +21,18 @@ _FINDINGS: Columns[Finding] = {
 @as_json_option
 @click.pass_context
 def doctor(click_context: click.Context, servers: bool, as_json: bool) -> None:
-    """Look for what must never be, in the database and on the servers, and say how to mend it.
+    """Look for what must never be, and say how to mend it.
 
-    It changes nothing, and ends with 1 if it finds something.
+    In the database, and on the servers. It changes nothing, and ends with 1 if it finds something.
     """
     found = checkup.check_up(open_database(), servers=servers)
     if as_json:
         print_as(list[FindingOut], found)
-    elif found:
-        print_table(_FINDINGS, found)
-    else:
+    elif not found:
         note("All is well.")
+    else:
+        for each in found:
+            print_fields(_FINDING, each)
+            click.echo()
+        note(f"{len(found)} found.")
     click_context.exit(1 if found else 0)

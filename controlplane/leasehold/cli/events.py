@@ -52,7 +52,9 @@ def events_group() -> None:
 @click.option("--limit", type=click.IntRange(1), help="At most so many, the oldest.")
 @as_json_option
 def list_events(after: int, limit: int | None, as_json: bool, **which: Any) -> None:
-    """Print events, the oldest first; with --json a line of JSON for each."""
+    """Print events, the oldest first.
+
+    With --json a line of JSON for each."""
     ctx = open_database()
     wanted = _wanted(**which).filter()
     left = limit
@@ -78,7 +80,9 @@ def list_events(after: int, limit: int | None, as_json: bool, **which: Any) -> N
 def tail(
     after: int | None, count: int | None, api: str | None, token_file: TextIO | None, as_json: bool, **which: Any
 ) -> None:
-    """Print events as they come, until Ctrl-C; with --json a line of JSON for each."""
+    """Print events as they come, until Ctrl-C.
+
+    With --json a line of JSON for each."""
     if (api is None) != (token_file is None):
         raise click.UsageError("--api and --token-file go together.")
     wanted = _wanted(since=None, until=None, **which)

@@ -1,12 +1,14 @@
-"""`leasehold host` and `leasehold server`."""
+"""`leasehold host`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import TextIO
 
 import click
 
 from leasehold.cli.arguments import ID, checked
 from leasehold.cli.opening import open_database
+from leasehold.cli.paging import all_of
 from leasehold.cli.printing import (
     Columns,
     as_json_option,
@@ -16,17 +18,15 @@ from leasehold.cli.printing import (
     print_fields,
     print_table,
 )
-from leasehold.domain.values import AwaitedAddress, HostNetwork, HostView, Server
-from leasehold.errors import FieldInvalid
-from leasehold.service import fencing, hosts, networks
+from leasehold.domain.values import AwaitedAddress, HostNetwork, HostView
+from leasehold.errors import FieldInvalid, HostNotFound
+from leasehold.service import fencing, hosts
 from leasehold.service.context import Context
-from leasehold.web.hosts import HostIn, HostOut
-from leasehold.web.networks import ServerOut
+from leasehold.web.hosts import HostChangeIn, HostIn, HostOut
 
-_AT_ONCE = 1000
 _BY = "leasehold host"
 
-_COLUMNS: Columns[HostView] = {
+COLUMNS: Columns[HostView] = {
     "id": lambda each: each.id,
     "state": lambda each: each.state,
     "serves": lambda each: ", ".join(f"{server.network} ({server.state})" for server in each.servers),
@@ -34,24 +34,17 @@ _COLUMNS: Columns[HostView] = {
     "detail": lambda each: each.detail,
 }
 _FIELDS: Columns[HostView] = {
-    **_COLUMNS,
+    **COLUMNS,
+    "serves": lambda each: tuple(f"{server.network} ({server.state})" for server in each.servers),
     "holds up": lambda each: _addresses(each.holds_up.count, each.holds_up.first),
-    "held back until": lambda each: each.held_back_until and each.held_back_until.isoformat(timespec="seconds"),
+    "held back until": lambda each: each.held_back_until,
     "control url": lambda each: each.control_url,
     "username": lambda each: each.username,
-    "networks": lambda each: ", ".join(
-        f"{name} ({attached.interface}, {attached.address})" for name, attached in sorted(each.networks.items())
+    "networks": lambda each: tuple(
+        f"{name}={attached.interface},{attached.address}" for name, attached in sorted(each.networks.items())
     ),
-    "answered": lambda each: each.answered_at and each.answered_at.isoformat(timespec="seconds"),
+    "answered": lambda each: each.answered_at,
     "unreachable": lambda each: each.unreachable_reason,
-}
-_SERVERS: Columns[Server] = {
-    "network": lambda each: each.network,
-    "host": lambda each: each.host,
-    "state": lambda each: each.state,
-    "since": lambda each: each.since.isoformat(timespec="seconds"),
-    "behind": lambda each: _behind(each),
-    "detail": lambda each: each.detail,
 }
 _host = click.argument("host_id", metavar="ID", type=ID)
 
@@ -89,6 +82,20 @@ class AttachmentType(click.ParamType[tuple[str, HostNetwork]]):
         return name, HostNetwork(interface=attached.interface, address=attached.address)
 
 
+_username = click.option("--username", help="For the Control Agent's basic authentication.")
+_password_file = click.option(
+    "--password-file", type=click.File("r"), help="A file with the password, - for stdin; it is not shown."
+)
+_attachments = click.option(
+    "--network",
+    "attachments",
+    type=AttachmentType(),
+    multiple=True,
+    metavar="NETWORK=INTERFACE,ADDRESS",
+    help="How it is attached to a network, with which address of its own; once for each.",
+)
+
+
 @click.group()
 def host() -> None:
     """Hosts: hypervisors with a Kea server."""
@@ -98,53 +105,94 @@ def host() -> None:
 @as_json_option
 def list_hosts(as_json: bool) -> None:
     """List all hosts."""
-    found = list(_all(open_database()))
+    found = all_hosts(open_database())
     if as_json:
         print_as(list[HostOut], found)
     else:
-        print_table(_COLUMNS, found)
+        print_table(COLUMNS, found)
 
 
 @host.command()
 @_host
 @as_json_option
 def show(host_id: str, as_json: bool) -> None:
-    """Show one host: what it serves, and which draining addresses wait for it."""
+    """Show one host: what it serves, and what waits for it.
+
+    `holds up` are draining addresses that it might still serve."""
     _print(hosts.show(open_database(), host_id), as_json)
 
 
 @host.command()
 @_host
 @click.option("--control-url", required=True, help="The URL of its Kea Control Agent.")
-@click.option("--username", default="", help="For the Control Agent's basic authentication.")
-@click.option("--password-file", type=click.File("r"), help="A file with the password, `-` for stdin; it is not shown.")
-@click.option(
-    "--network", "attachments", type=AttachmentType(), multiple=True, help="NETWORK=INTERFACE,ADDRESS; once for each."
-)
+@_username
+@_password_file
+@_attachments
 @dry_run_option
 @as_json_option
 def put(
     host_id: str,
     control_url: str,
-    username: str,
+    username: str | None,
     password_file: TextIO | None,
     attachments: tuple[tuple[str, HostNetwork], ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Create or replace a host. What is left out has its default."""
-    password = "" if password_file is None else password_file.read().rstrip("\n")
-    body = checked(HostIn, {"control_url": control_url, "username": username, "password": password})
-    found, _ = hosts.put(
-        open_database(),
-        host_id,
-        control_url=body.control_url,
-        username=body.username,
-        password=body.password,
-        networks=dict(attachments),
-        dry_run=dry_run,
-    )
+    """Create or replace a host.
+
+    It is attached to the networks that are named and no others. A user name and a password that are left out stay as
+    they are, and a new host has none.
+    """
+    ctx = open_database()
+    given = _given(control_url, username, password_file)
+    networks = dict(attachments)
+    try:
+        found = hosts.change(ctx, host_id, values=given, networks=networks, dry_run=dry_run)
+    except HostNotFound:
+        new = {"username": "", "password": ""} | given
+        found, _ = hosts.put(ctx, host_id, **new, networks=networks, dry_run=dry_run)
     _print(found, as_json, dry_run)
+
+
+@host.command()
+@_host
+@click.option("--control-url", help="Another URL of its Kea Control Agent.")
+@_username
+@_password_file
+@_attachments
+@click.option(
+    "--detach", "detached", type=ID, multiple=True, metavar="NETWORK", help="A network that it is taken from."
+)
+@dry_run_option
+@as_json_option
+def change(
+    host_id: str,
+    control_url: str | None,
+    username: str | None,
+    password_file: TextIO | None,
+    attachments: tuple[tuple[str, HostNetwork], ...],
+    detached: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Change what is named of a host.
+
+    The rest stays, also the networks that are not named."""
+    ctx = open_database()
+    present = hosts.get(ctx, host_id).networks
+    for network in detached:
+        if network not in present:
+            raise FieldInvalid(
+                f"--detach: host {host_id} is not attached to a network {network!r}. "
+                f"`leasehold host show {host_id}` has those that it is attached to.",
+                field="--detach",
+                value=network,
+            )
+    kept = {name: attached for name, attached in present.items() if name not in detached}
+    networks = kept | dict(attachments) if detached or attachments else None
+    given = _given(control_url, username, password_file)
+    _print(hosts.change(ctx, host_id, values=given, networks=networks, dry_run=dry_run), as_json, dry_run)
 
 
 @host.command()
@@ -174,44 +222,21 @@ _care("activate", fencing.activate, "End a host's maintenance.")
 _care(
     "fence",
     fencing.fence,
-    "Declare that a host which does not answer is dead and serves nobody. No address waits for it any more: said of a "
+    "Declare that a host which does not answer is dead. No address waits for it any more: said of a "
     "host that lives, this can put one address at two VMs.",
 )
 
 
-@click.group()
-def server() -> None:
-    """IPAM servers: which host serves which network."""
+def all_hosts(ctx: Context) -> list[HostView]:
+    """Every host, by id."""
+    return all_of(partial(hosts.list_views, ctx), lambda each: each.id)
 
 
-@server.command("list")
-@click.option("--network", "network_id", type=ID, help="Those of this network only.")
-@as_json_option
-def list_servers(network_id: str | None, as_json: bool) -> None:
-    """List IPAM servers, and how far each is with its reservations."""
-    ctx = open_database()
-    ids = [each.id for each in networks.list_networks(ctx)] if network_id is None else [network_id]
-    found = [each for one in ids for each in networks.list_servers(ctx, one)]
-    if as_json:
-        print_as(list[ServerOut], found)
-    else:
-        print_table(_SERVERS, found)
-
-
-def _all(ctx: Context) -> Iterator[HostView]:
-    after: str | None = None
-    while found := hosts.list_views(ctx, limit=_AT_ONCE, after=after):
-        yield from found
-        after = found[-1].id
-
-
-def _behind(server: Server) -> str:
-    late = [each for each in server.subnets if each.confirmed_revision != each.revision]
-    return ", ".join(
-        f"subnet {each.subnet}: "
-        + ("everything" if each.confirmed_revision is None else f"{each.revision - each.confirmed_revision} changes")
-        for each in late
-    )
+def _given(control_url: str | None, username: str | None, password_file: TextIO | None) -> dict[str, str]:
+    """Those that were named, as the service takes them; raises FieldInvalid."""
+    password = None if password_file is None else password_file.read().rstrip("\n")
+    body = checked(HostChangeIn, {"control_url": control_url, "username": username, "password": password})
+    return body.model_dump(include={"control_url", "username", "password"}, exclude_none=True)
 
 
 def _addresses(count: int, first: tuple[AwaitedAddress, ...]) -> str | None:

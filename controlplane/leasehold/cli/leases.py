@@ -1,17 +1,19 @@
 """`leasehold lease`."""
 
+from functools import partial
+
 import click
 from netaddr import IPAddress
 
 from leasehold.cli.arguments import ID, IP, MAC
 from leasehold.cli.opening import open_database
+from leasehold.cli.paging import all_of
 from leasehold.cli.printing import Columns, as_json_option, print_as, print_table
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Lease
 from leasehold.service import leases
 from leasehold.web.leases import LeaseOut
 
-_AT_ONCE = 1000
 _COLUMNS: Columns[Lease] = {
     "ip": lambda each: each.ip,
     "mac": lambda each: each.mac,
@@ -20,8 +22,8 @@ _COLUMNS: Columns[Lease] = {
     "subnet": lambda each: each.subnet,
     "host": lambda each: each.host,
     "state": lambda each: each.state,
-    "since": lambda each: each.since.isoformat(timespec="seconds"),
-    "expires": lambda each: None if each.expires_at is None else each.expires_at.isoformat(timespec="seconds"),
+    "since": lambda each: each.since,
+    "expires": lambda each: each.expires_at,
     "reserved": lambda each: each.is_reserved,
 }
 
@@ -39,21 +41,8 @@ def lease() -> None:
 @as_json_option
 def list_leases(subnet: int | None, mac: Mac | None, ip: IPAddress | None, host: str | None, as_json: bool) -> None:
     """List leases by subnet, address and host. One past its time counts as expired."""
-    ctx = open_database()
-    found: list[Lease] = []
-    while not found or len(found) % _AT_ONCE == 0:
-        part = leases.list_leases(
-            ctx,
-            limit=_AT_ONCE,
-            after=leases.key_of(found[-1]) if found else None,
-            subnet=subnet,
-            mac=mac,
-            ip=ip,
-            host=host,
-        )
-        found += part
-        if not part:
-            break
+    read = partial(leases.list_leases, open_database(), subnet=subnet, mac=mac, ip=ip, host=host)
+    found = all_of(read, leases.key_of)
     if as_json:
         print_as(list[LeaseOut], found)
     else:

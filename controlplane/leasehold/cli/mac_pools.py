@@ -9,8 +9,8 @@ from leasehold.cli.opening import open_database
 from leasehold.cli.printing import (
     Columns,
     as_json_option,
+    columns_of,
     dry_run_option,
-    note,
     note_dry_run,
     print_as,
     print_fields,
@@ -25,27 +25,25 @@ from leasehold.web.mac_pools import ChangedOut, MacInUseOut, MacPoolOut, Overlap
 _ALL = 2**31 - 1
 
 
-def _ranges(ranges: Iterable[MacRange]) -> str:
-    return "\n".join(f"{each.first}-{each.last}" for each in ranges)
+def _ranges(ranges: Iterable[MacRange]) -> tuple[str, ...]:
+    return tuple(f"{each.first}-{each.last}" for each in ranges)
 
 
-COLUMNS: Columns[MacPool] = {
+_FIELDS: Columns[MacPool] = {
     "id": lambda each: each.id,
     "name": lambda each: each.name,
+    "description": lambda each: each.description,
     "ranges": lambda each: _ranges(each.ranges),
+    "duplicates": lambda each: "allowed" if each.allow_duplicates else "refused",
+    "default": lambda each: each.default_pool,
     "size": lambda each: each.usage.size,
     "free": lambda each: each.usage.free,
     "used": lambda each: each.usage.used,
     "cooling": lambda each: each.usage.cooling,
     "out of range": lambda each: each.usage.out_of_range,
-    "duplicates": lambda each: "allowed" if each.allow_duplicates else "refused",
-    "default": lambda each: each.default_pool,
-}
-_FIELDS: Columns[MacPool] = {
-    **COLUMNS,
-    "description": lambda each: each.description,
     "revision": lambda each: each.revision,
 }
+COLUMNS = columns_of(_FIELDS, "id", "name", "ranges", "free", "used", "duplicates", "default")
 _MACS: Columns[MacInUse] = {
     "mac": lambda each: each.mac,
     "vnic": lambda each: each.vnic,
@@ -149,8 +147,8 @@ def change(
         return
     _print(pool, as_json, dry_run)
     if effect.out_of_range_count:
-        note(f"{effect.out_of_range_count} MACs in use are out of its ranges by this change. They stay in use:")
-        print_table(_MACS, effect.out_of_range)
+        title = f"Out of its ranges by this change, and still in use: {effect.out_of_range_count}"
+        print_table(_MACS, effect.out_of_range, title)
 
 
 @mac_pool.command()
@@ -167,7 +165,9 @@ def delete(pool_id: str, dry_run: bool) -> None:
 @dry_run_option
 @as_json_option
 def make_default(pool_id: str, dry_run: bool, as_json: bool) -> None:
-    """Make it the pool for whatever has no scope with a pool of its own."""
+    """Make it the default pool.
+
+    That is, for whatever has no scope with a pool of its own."""
     _print(mac_pools.make_default(open_database(), pool_id, dry_run=dry_run), as_json, dry_run)
 
 
@@ -181,7 +181,9 @@ def make_default(pool_id: str, dry_run: bool, as_json: bool) -> None:
 def split(
     pool_id: str, name: str, description: str, ranges: tuple[MacRange, ...], dry_run: bool, as_json: bool
 ) -> None:
-    """Make a new pool of a part of this one's ranges, with the MACs in use there."""
+    """Make a new pool of a part of this one's ranges.
+
+    The MACs in use there come along."""
     pool = mac_pools.split(open_database(), pool_id, name=name, description=description, ranges=ranges, dry_run=dry_run)
     _print(pool, as_json, dry_run)
 
@@ -192,7 +194,9 @@ def split(
 @dry_run_option
 @as_json_option
 def merge(pool_id: str, source: str, dry_run: bool, as_json: bool) -> None:
-    """Take over the ranges, vNICs and scopes of FROM_ID, which is gone then."""
+    """Take over all of another pool, which is gone then.
+
+    That is, the ranges, vNICs and scopes of FROM_ID."""
     _print(mac_pools.merge(open_database(), pool_id, source, dry_run=dry_run), as_json, dry_run)
 
 
@@ -200,7 +204,7 @@ def merge(pool_id: str, source: str, dry_run: bool, as_json: bool) -> None:
 @_pool
 @as_json_option
 def macs(pool_id: str, as_json: bool) -> None:
-    """List the MACs that vNICs have under the pool's rules, in range or not."""
+    """List the MACs in use under its rules, in range or not."""
     found = mac_pools.macs_in_use(open_database(), pool_id, limit=_ALL)
     if as_json:
         print_as(list[MacInUseOut], found)
@@ -211,7 +215,9 @@ def macs(pool_id: str, as_json: bool) -> None:
 @mac_pool.command()
 @as_json_option
 def overlaps(as_json: bool) -> None:
-    """List ranges of different pools that share MACs: imported ones, to be worked off."""
+    """List ranges of different pools that share MACs.
+
+    Such ranges were imported, and are to be worked off."""
     found = mac_ranges.overlaps(open_database())
     if as_json:
         print_as(list[OverlapOut], found)

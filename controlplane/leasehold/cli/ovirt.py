@@ -91,7 +91,9 @@ def import_group() -> None:
 @dry_run_option
 @as_json_option
 def ovirt_macs(files: tuple[BinaryIO, ...], reassign_bad_macs: bool, dry_run: bool, as_json: bool) -> None:
-    """Take over the MAC pools, clusters and NICs of an oVirt engine, all or none.
+    """Take over MAC pools, clusters and NICs of an oVirt engine.
+
+    All of it or nothing.
 
     FILE is what its REST API answers as XML or JSON for /macpools, /datacenters, /clusters and /vms?follow=nics: one
     file with all of it, or several; - is stdin. Everything keeps the engine's ids.

@@ -1,6 +1,7 @@
 """`leasehold subnet` and `leasehold reservation`."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -8,11 +9,12 @@ from netaddr import IPAddress
 
 from leasehold.cli.arguments import ID, IP, MAC, RANGE, checked
 from leasehold.cli.opening import open_database
+from leasehold.cli.paging import all_of
 from leasehold.cli.printing import (
     Columns,
     as_json_option,
+    columns_of,
     dry_run_option,
-    note,
     note_dry_run,
     print_as,
     print_fields,
@@ -33,17 +35,11 @@ from leasehold.web.subnets import (
     SubnetPatch,
 )
 
-_AT_ONCE = 1000
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _lines(values: Iterable[object]) -> str:
-    return "\n".join(map(str, values))
-
-
-def _ranges(ranges: Iterable[AddressRange] | Iterable[MacRange]) -> str:
-    return _lines(f"{each.first}-{each.last}" for each in ranges)
+def _ranges(ranges: Iterable[AddressRange] | Iterable[MacRange]) -> tuple[str, ...]:
+    return tuple(f"{each.first}-{each.last}" for each in ranges)
 
 
 def _option(option: DhcpOption) -> str:
@@ -51,11 +47,21 @@ def _option(option: DhcpOption) -> str:
     return f"{option.name or option.code}={','.join(map(str, items))}"
 
 
-_COLUMNS: Columns[Subnet] = {
+_FIELDS: Columns[Subnet] = {
     "id": lambda each: each.id,
     "network": lambda each: each.network,
     "cidr": lambda each: each.cidr,
     "gateway": lambda each: each.gateway,
+    "dns": lambda each: each.dns,
+    "ntp": lambda each: each.ntp,
+    "domain": lambda each: each.domain,
+    "mtu": lambda each: each.mtu,
+    "routes": lambda each: tuple(f"{route.destination}={route.gateway}" for route in each.routes),
+    "options": lambda each: tuple(map(_option, each.options)),
+    "lease time": lambda each: each.lease_time_s,
+    "ranges": lambda each: _ranges(each.ranges),
+    "exclusions": lambda each: _ranges(each.exclusions),
+    "mac ranges": lambda each: _ranges(each.mac_ranges),
     "size": lambda each: each.usage.size,
     "free": lambda each: each.usage.free,
     "held": lambda each: each.usage.held,
@@ -63,22 +69,10 @@ _COLUMNS: Columns[Subnet] = {
     "cooling": lambda each: each.usage.cooling,
     "out of range": lambda each: each.usage.out_of_range,
     "successor": lambda each: each.successor,
-}
-_FIELDS: Columns[Subnet] = {
-    **_COLUMNS,
-    "dns": lambda each: _lines(each.dns),
-    "ntp": lambda each: _lines(each.ntp),
-    "domain": lambda each: each.domain,
-    "mtu": lambda each: each.mtu,
-    "routes": lambda each: _lines(f"{route.destination}={route.gateway}" for route in each.routes),
-    "options": lambda each: _lines(map(_option, each.options)),
-    "lease time": lambda each: each.lease_time_s,
-    "ranges": lambda each: _ranges(each.ranges),
-    "exclusions": lambda each: _ranges(each.exclusions),
-    "mac ranges": lambda each: _ranges(each.mac_ranges),
     "revision": lambda each: each.revision,
     "settings revision": lambda each: each.settings_revision,
 }
+_COLUMNS = columns_of(_FIELDS, "id", "network", "cidr", "free", "held", "draining", "cooling", "successor")
 _IN_USE: Columns[AddressInUse] = {
     "ip": lambda each: each.ip,
     "mac": lambda each: each.mac,
@@ -143,7 +137,7 @@ _settings = _options(
 
 @click.group()
 def subnet() -> None:
-    """Subnets: CIDRs on networks, their options and their addresses."""
+    """Subnets: CIDRs on networks, their options and addresses."""
 
 
 @subnet.command("list")
@@ -231,8 +225,8 @@ def change(
         return
     _print(found, as_json, dry_run)
     if effect.out_of_range_count:
-        note(f"{effect.out_of_range_count} addresses in use are out of its ranges by this change. They stay in use:")
-        print_table(_IN_USE, effect.out_of_range)
+        title = f"Out of its ranges by this change, and still in use: {effect.out_of_range_count}"
+        print_table(_IN_USE, effect.out_of_range, title)
 
 
 @subnet.command()
@@ -243,9 +237,10 @@ def change(
 @dry_run_option
 @as_json_option
 def renumber(subnet_id: int, cidr: str, revision: int | None, dry_run: bool, as_json: bool, **places: Any) -> None:
-    """Move a subnet's vNICs and devices to a new one with the same settings.
+    """Move a subnet's vNICs and devices to a new one.
 
-    What is left out is at the same place in the new CIDR. The old subnet goes when its last address is free.
+    It has the same settings. What is left out is at the same place in the new CIDR. The old subnet goes when its last
+    address is free.
     """
     body = checked(RenumberIn, {"cidr": cidr} | _said(places))
     done = renumbering.renumber(
@@ -255,14 +250,14 @@ def renumber(subnet_id: int, cidr: str, revision: int | None, dry_run: bool, as_
         print_as(RenumberedOut, done)
         return
     _print(done.subnet, as_json, dry_run)
-    print_table(_MOVED, done.moved)
+    print_table(_MOVED, done.moved, "New addresses")
 
 
 @subnet.command()
 @_subnet
 @dry_run_option
 def delete(subnet_id: int, dry_run: bool) -> None:
-    """Delete a subnet that has no vNICs, and all of whose addresses are free."""
+    """Delete a subnet that has no vNICs, and only free addresses."""
     subnets.delete_subnet(open_database(), subnet_id, dry_run=dry_run)
     note_dry_run(dry_run)
 
@@ -277,13 +272,11 @@ def reservation() -> None:
 @as_json_option
 def list_reservations(subnet_id: int, as_json: bool) -> None:
     """List the reservations of subnet ID, vNICs' and devices'."""
-    ctx = open_database()
-    found: list[Reservation] = []
-    after: IPAddress | None = None
-    while part := reservations.list_reservations(ctx, subnet_id, limit=_AT_ONCE, after=after):
-        found += part
-        after = part[-1].ip
-    _print_reservations(found, as_json)
+    found = all_of(partial(reservations.list_reservations, open_database(), subnet_id), lambda each: each.ip)
+    if as_json:
+        print_as(list[ReservationOut], found)
+    else:
+        print_table(_RESERVATIONS, found)
 
 
 @reservation.command()
@@ -354,13 +347,6 @@ def _typed(text: str, kind: str) -> object:
     if "int" in kind and text.removeprefix("-").isdigit():
         return int(text)
     return text
-
-
-def _print_reservations(found: list[Reservation], as_json: bool) -> None:
-    if as_json:
-        print_as(list[ReservationOut], found)
-    else:
-        print_table(_RESERVATIONS, found)
 
 
 def _print(found: Subnet, as_json: bool, dry_run: bool = False) -> None:

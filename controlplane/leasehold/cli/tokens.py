@@ -15,7 +15,7 @@ _COLUMNS: Columns[Token] = {
     "role": lambda each: each.role,
     "host": lambda each: each.host,
     "description": lambda each: each.description,
-    "created": lambda each: each.created_at.isoformat(timespec="seconds"),
+    "created": lambda each: each.created_at,
 }
 
 

@@ -1,14 +1,17 @@
 """`leasehold vnic`."""
 
+from functools import partial
 from typing import BinaryIO, cast
 
 import click
 
 from leasehold.cli.arguments import FILE, ID, MAC, checked, read_body
 from leasehold.cli.opening import open_database
+from leasehold.cli.paging import all_of
 from leasehold.cli.printing import (
     Columns,
     as_json_option,
+    columns_of,
     dry_run_option,
     note,
     note_dry_run,
@@ -19,7 +22,6 @@ from leasehold.cli.printing import (
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Confirmation, Reassigned, Started, Synced, Vnic, Wait
 from leasehold.service import vnics
-from leasehold.service.context import Context
 from leasehold.web.vnics import (
     BulkIn,
     ImportedOut,
@@ -33,27 +35,25 @@ from leasehold.web.vnics import (
     VnicPatch,
 )
 
-_AT_ONCE = 1000
-
-COLUMNS: Columns[Vnic] = {
+_FIELDS: Columns[Vnic] = {
     "id": lambda each: each.id,
     "vm": lambda each: each.vm,
     "name": lambda each: each.name,
-    "mac": lambda each: each.mac,
-    "mac pool": lambda each: each.mac_pool,
-    "in range": lambda each: each.in_range,
-    "ip": lambda each: each.ip,
-    "running": lambda each: each.running,
-}
-_FIELDS: Columns[Vnic] = {
-    **COLUMNS,
     "cluster": lambda each: each.cluster,
     "vm pool": lambda each: each.vm_pool,
     "network": lambda each: each.network,
     "subnet": lambda each: each.subnet,
-    "twins": lambda each: ", ".join(each.twins),
+    "mac": lambda each: each.mac,
+    "mac pool": lambda each: each.mac_pool,
+    "in range": lambda each: each.in_range,
+    "twins": lambda each: each.twins,
+    "ip": lambda each: each.ip,
     "ip state": lambda each: each.ip_state,
+    "running": lambda each: each.running,
+    "missing since": lambda each: each.missing_since,
+    "revision": lambda each: each.revision,
 }
+COLUMNS = columns_of(_FIELDS, "id", "vm", "name", "network", "subnet", "mac", "ip", "running")
 REASSIGNED: Columns[Reassigned] = {
     "vnic": lambda each: each.vnic,
     "before": lambda each: each.before,
@@ -89,10 +89,16 @@ def vnic() -> None:
 
 
 @vnic.command("list")
+@click.option("--vm", help="Only those of this VM.")
+@click.option("--network", type=ID, help="Only those on this network.")
+@click.option("--subnet", type=click.IntRange(min=1), help="Only those on this subnet.")
+@click.option("--running/--stopped", default=None, help="Only those that run, or that do not.")
 @as_json_option
-def list_vnics(as_json: bool) -> None:
-    """List all vNICs."""
-    _print_all(_all(open_database()), as_json)
+def list_vnics(as_json: bool, **wanted: object) -> None:
+    """List vNICs: those for which all holds that is named."""
+    named = {name: value for name, value in wanted.items() if value is not None}
+    every = all_of(partial(vnics.list_vnics, open_database()), lambda each: each.id)
+    _print_all([each for each in every if all(getattr(each, name) == named[name] for name in named)], as_json)
 
 
 @vnic.command()
@@ -152,7 +158,9 @@ def put(
 @dry_run_option
 @as_json_option
 def move(vnic_id: str, cluster: str | None, vm_pool: str | None, new_mac: bool, dry_run: bool, as_json: bool) -> None:
-    """Move a vNIC to another cluster or VM pool, and so under another MAC pool."""
+    """Move a vNIC to another cluster or VM pool.
+
+    And so under another MAC pool; it keeps its MAC, unless told otherwise."""
     found = vnics.move(open_database(), vnic_id, cluster=cluster, vm_pool=vm_pool, new_mac=new_mac, dry_run=dry_run)
     _print(found, as_json, dry_run)
 
@@ -191,7 +199,9 @@ def untwin(vnic_id: str, twin_id: str, dry_run: bool, as_json: bool) -> None:
 @dry_run_option
 @as_json_option
 def bulk(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
-    """Create or replace the vNICs of FILE, all or none: JSON as POST /v1/vnics/bulk takes it; - is stdin."""
+    """Create or replace the vNICs of FILE, all or none.
+
+    FILE is JSON as POST /v1/vnics/bulk takes it; - is stdin."""
     body = read_body(BulkIn, file)
     found = vnics.put_all(open_database(), [each.spec(each.id) for each in body.vnics], dry_run=dry_run)
     _print_all(found, as_json, dry_run)
@@ -203,7 +213,9 @@ def bulk(file: BinaryIO, dry_run: bool, as_json: bool) -> None:
 @dry_run_option
 @as_json_option
 def import_vnics(file: BinaryIO, reassign_bad_macs: bool, dry_run: bool, as_json: bool) -> None:
-    """Import the vNICs of FILE with their MACs, all or none: JSON as POST /v1/vnics/import takes it; - is stdin."""
+    """Import the vNICs of FILE with their MACs, all or none.
+
+    FILE is JSON as POST /v1/vnics/import takes it; - is stdin."""
     body = read_body(ImportIn, file)
     imported = vnics.take_in(
         open_database(),
@@ -230,7 +242,9 @@ def import_vnics(file: BinaryIO, reassign_bad_macs: bool, dry_run: bool, as_json
 @dry_run_option
 @as_json_option
 def sync(file: BinaryIO, reassign_bad_macs: bool, allow_empty: bool, dry_run: bool, as_json: bool) -> None:
-    """Bring vNICs in step with the engine's full list in FILE: JSON as POST /v1/vnics/sync takes it; - is stdin."""
+    """Bring vNICs in step with the engine's full list in FILE.
+
+    FILE is JSON as POST /v1/vnics/sync takes it; - is stdin."""
     body = read_body(SyncIn, file)
     synced = vnics.sync(
         open_database(),
@@ -257,19 +271,36 @@ def sync(file: BinaryIO, reassign_bad_macs: bool, allow_empty: bool, dry_run: bo
 @click.option("--subnet", type=int, help="The number of the subnet that its address is from.")
 @click.option("--mac", type=MAC, help="This very MAC.")
 @click.option("--new-mac", is_flag=True, help="Another MAC, of its MAC pool.")
-@click.option("--no-subnet", is_flag=True, help="Off its subnet.")
+@click.option(
+    "--clear",
+    "cleared",
+    multiple=True,
+    type=click.Choice(["cluster", "vm-pool", "network", "subnet"]),
+    help="Take it out of its cluster or VM pool, or off its network or subnet; may be repeated.",
+)
+@click.option("--revision", type=int, help="Only if it is still at this revision.")
 @_wait
 @dry_run_option
 @as_json_option
 def change(
-    vnic_id: str, new_mac: bool, no_subnet: bool, wait: str, dry_run: bool, as_json: bool, **named: object
+    vnic_id: str,
+    new_mac: bool,
+    cleared: tuple[str, ...],
+    revision: int | None,
+    wait: str,
+    dry_run: bool,
+    as_json: bool,
+    **named: object,
 ) -> None:
     """Change what is named of a vNIC. While it runs, its address follows."""
     wanted = {name: value for name, value in named.items() if value is not None}
-    wanted |= {"mac": None} if new_mac else {}
-    wanted |= {"subnet": None} if no_subnet else {}
-    body = checked(VnicPatch, wanted)
-    found = vnics.change(open_database(), vnic_id, body.change(), wait=cast(Wait, wait), dry_run=dry_run)
+    none = dict.fromkeys([*(each.replace("-", "_") for each in cleared), *(["mac"] if new_mac else [])])
+    if twice := sorted(none.keys() & wanted.keys()):
+        raise click.UsageError(f"One option sets {', '.join(twice)}, and another one takes it away.")
+    body = checked(VnicPatch, wanted | none)
+    found = vnics.change(
+        open_database(), vnic_id, body.change(), revision=revision, wait=cast(Wait, wait), dry_run=dry_run
+    )
     _print_started(found, as_json, dry_run)
 
 
@@ -317,15 +348,6 @@ def _print_started(found: Started, as_json: bool, dry_run: bool) -> None:
     if found.servers:
         print_table(_CONFIRMATION, found.servers, "Servers")
     note_dry_run(dry_run)
-
-
-def _all(ctx: Context) -> list[Vnic]:
-    found: list[Vnic] = []
-    after: str | None = None
-    while part := vnics.list_vnics(ctx, limit=_AT_ONCE, after=after):
-        found += part
-        after = part[-1].id
-    return found
 
 
 def _print_all(found: list[Vnic], as_json: bool, dry_run: bool = False) -> None:

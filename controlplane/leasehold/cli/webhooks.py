@@ -11,6 +11,7 @@ from leasehold.cli.opening import open_database
 from leasehold.cli.printing import (
     Columns,
     as_json_option,
+    columns_of,
     dry_run_option,
     note,
     note_dry_run,
@@ -42,14 +43,14 @@ _FIELDS: Columns[Webhook] = {
     "id": lambda each: each.id,
     "url": lambda each: each.url,
     "description": lambda each: each.description,
-    "types": lambda each: "\n".join(each.types) or "all",
-    "subjects": lambda each: "\n".join(each.subjects) or "all",
-    "networks": lambda each: "\n".join(each.networks) or "all",
-    "subnets": lambda each: "\n".join(map(str, each.subnets)) or "all",
+    "types": lambda each: each.types or "all",
+    "subjects": lambda each: each.subjects or "all",
+    "networks": lambda each: each.networks or "all",
+    "subnets": lambda each: each.subnets or "all",
     "batch": lambda each: each.batch and f"up to {each.batch.events} events, {each.batch.octets} octets",
     "concurrency": lambda each: each.concurrency,
     "state": lambda each: f"{each.state}, since {each.state_reason}" if each.state_reason else each.state,
-    "old secret until": lambda each: each.old_secret_until and each.old_secret_until.isoformat(timespec="seconds"),
+    "old secret until": lambda each: each.old_secret_until,
 }
 _PROGRESS: Columns[Progress] = {
     "behind": lambda each: f"{each.behind} events, {each.behind_s:.1f} s" if each.behind else None,
@@ -62,9 +63,9 @@ _DELIVERIES: Columns[Delivery] = {
     "subject": lambda each: each.event.subject,
     "state": lambda each: each.state,
     "attempts": lambda each: each.attempts,
-    "last": lambda each: each.last_at and each.last_at.isoformat(timespec="seconds"),
+    "last": lambda each: each.last_at,
     "ms": lambda each: each.last_duration_ms,
-    "due": lambda each: each.due_at.isoformat(timespec="seconds") if each.state == "waiting" else None,
+    "due": lambda each: each.due_at if each.state == "waiting" else None,
     "status": lambda each: each.last_status,
     "error": lambda each: each.last_error,
 }
@@ -115,7 +116,7 @@ def wanted(url: str | None, batch: int | None, batch_octets: int | None, **field
 
 @click.group()
 def webhook() -> None:
-    """Webhooks: who is told of which events, and what became of that."""
+    """Webhooks: who is told of which events, and what came of it."""
 
 
 @webhook.command("list")
@@ -128,7 +129,7 @@ def list_webhooks(as_json: bool) -> None:
         print_as(list[WebhookOut], found)
         return
     progress = {each.webhook: each for each in delivery_log.progress(ctx)}
-    columns: Columns[Webhook] = {name: _FIELDS[name] for name in ("id", "url", "types", "state", "description")}
+    columns = columns_of(_FIELDS, "id", "url", "types", "state", "description")
     told: Columns[Webhook] = {name: _of(progress, read) for name, read in _PROGRESS.items()}
     print_table({**columns, **told}, found)
 
@@ -174,7 +175,9 @@ def create(url: str, dry_run: bool, as_json: bool, **wishes: Any) -> None:
 def update(
     webhook_id: str, url: str | None, clear: tuple[str, ...], dry_run: bool, as_json: bool, **wishes: Any
 ) -> None:
-    """Change what is named, for all that is not delivered yet; the rest stays."""
+    """Change what is named; the rest stays.
+
+    It holds for all that is not delivered yet."""
     cleared = {name: None if name == "batch" else () for name in clear}
     body = checked(WebhookPatch, {**wanted(url, **wishes), **cleared})
     _print(webhooks.change(open_database(), webhook_id, body.values(), dry_run=dry_run), as_json, dry_run)
@@ -185,7 +188,9 @@ def update(
 @dry_run_option
 @as_json_option
 def pause(webhook_id: str, dry_run: bool, as_json: bool) -> None:
-    """Send nothing until it is resumed; what happens meanwhile is kept for then."""
+    """Send nothing until it is resumed.
+
+    What happens meanwhile is kept for then."""
     _print(webhooks.pause(open_database(), webhook_id, dry_run=dry_run), as_json, dry_run)
 
 
@@ -194,7 +199,9 @@ def pause(webhook_id: str, dry_run: bool, as_json: bool) -> None:
 @dry_run_option
 @as_json_option
 def resume(webhook_id: str, dry_run: bool, as_json: bool) -> None:
-    """Go on where it was paused, or disabled since its endpoint was gone."""
+    """Go on where it was paused.
+
+    Or disabled, since its endpoint was gone."""
     _print(webhooks.resume(open_database(), webhook_id, dry_run=dry_run), as_json, dry_run)
 
 
@@ -218,7 +225,9 @@ def rotate(webhook_id: str, overlap_s: int, dry_run: bool, as_json: bool) -> Non
 @as_json_option
 @click.pass_context
 def test(context: click.Context, webhook_id: str, as_json: bool) -> None:
-    """Send an event of type webhook.test now, and say what came of it. Ends with 1 when it was not taken."""
+    """Send a test event now, and say what came of it.
+
+    Its type is webhook.test. Ends with 1 when it was not taken."""
     found = webhooks.test(open_database(), webhook_id)
     if as_json:
         print_as(TrialOut, found)
@@ -239,7 +248,9 @@ def test(context: click.Context, webhook_id: str, as_json: bool) -> None:
 @dry_run_option
 @as_json_option
 def replay(webhook_id: str, dry_run: bool, as_json: bool, **which: Any) -> None:
-    """Send events again: those for which all that is given holds, up to 100,000 a call."""
+    """Send events again.
+
+    Those for which all that is given holds, up to 100,000 a call."""
     body = checked(ReplayIn, {name: value for name, value in which.items() if value is not None})
     found: Replayed = delivery_log.replay(open_database(), webhook_id, **body.conditions(), dry_run=dry_run)
     if as_json:
@@ -264,7 +275,7 @@ def delete(webhook_id: str, dry_run: bool) -> None:
 @_limit
 @as_json_option
 def list_deliveries(webhook_id: str, state: Any, limit: int, as_json: bool) -> None:
-    """Show what became of the events for a webhook, the latest first."""
+    """Show what became of its events, the latest first."""
     found = delivery_log.list_deliveries(open_database(), webhook_id, limit=limit, state=state)
     if as_json:
         print_as(list[DeliveryOut], found)
@@ -277,7 +288,7 @@ def list_deliveries(webhook_id: str, state: Any, limit: int, as_json: bool) -> N
 @_limit
 @as_json_option
 def list_attempts(webhook_id: str, limit: int, as_json: bool) -> None:
-    """Show the last requests to a webhook's endpoint, the latest first."""
+    """Show the last requests to its endpoint, the latest first."""
     found = delivery_log.list_attempts(open_database(), webhook_id, limit=limit)
     if as_json:
         print_as(list[AttemptOut], found)
@@ -298,9 +309,9 @@ def list_attempts(webhook_id: str, limit: int, as_json: bool) -> None:
 def listen_command(
     bind: str, secret_file: Any, subscribe: bool, url: str | None, count: int | None, as_json: bool, **wishes: Any
 ) -> None:
-    """Receive webhooks here, verify their signatures, and print them, until Ctrl-C.
+    """Receive webhooks here and print them, until Ctrl-C.
 
-    With --json a line of JSON for each event.
+    Their signatures are verified. With --json a line of JSON for each event.
     """
     if subscribe == (secret_file is not None):
         raise click.UsageError("Give either --secret-file, or --subscribe.")

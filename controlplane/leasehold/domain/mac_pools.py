@@ -4,12 +4,13 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from leasehold.domain.addresses import Mac, MacRange
+from leasehold.domain.extents import Extent as Extent
+from leasehold.domain.extents import gaps as gaps
+from leasehold.domain.extents import without
 from leasehold.errors import MacPoolInvalid, RangeInvalid, RangeNotUnicast, RangesOverlap
 
 _GROUP_BIT_BLOCK = 1 << 40
 """MACs come in blocks of 2**40 of one first octet; the odd ones are multicast (IEEE Std 802-2014, 8.2)."""
-
-Extent = tuple[int, int]
 
 
 def check_ranges(ranges: Sequence[MacRange]) -> None:
@@ -73,27 +74,10 @@ def joined(ranges: Iterable[MacRange]) -> list[MacRange]:
     return apart
 
 
-def difference(ranges: Iterable[MacRange], without: Iterable[MacRange]) -> list[Extent]:
-    """The numbers of `ranges` that are in none of `without`, as ascending extents."""
-    extents = sorted((each.first.value, each.last.value) for each in ranges)
-    for hole in without:
-        extents = [
-            part
-            for first, last in extents
-            for part in ((first, min(last, hole.first.value - 1)), (max(first, hole.last.value + 1), last))
-            if part[0] <= part[1]
-        ]
-    return sorted(set(extents))
+def difference(ranges: Iterable[MacRange], others: Iterable[MacRange]) -> list[Extent]:
+    """The numbers of `ranges` that are in none of `others`, as ascending extents."""
+    return without(sorted({_extent(each) for each in ranges}), map(_extent, others))
 
 
-def gaps(extent: Extent, taken: Iterable[int]) -> list[Extent]:
-    """What of an extent is left without the `taken` numbers, which ascend."""
-    first, last = extent
-    left = []
-    for number in taken:
-        if first < number:
-            left.append((first, number - 1))
-        first = number + 1
-    if first <= last:
-        left.append((first, last))
-    return left
+def _extent(each: MacRange) -> Extent:
+    return each.first.value, each.last.value

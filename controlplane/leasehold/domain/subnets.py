@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from netaddr import IPAddress, IPNetwork
 
 from leasehold.domain.addresses import AddressRange
+from leasehold.domain.extents import Extent as Extent
+from leasehold.domain.extents import without as without
 from leasehold.domain.options import MAX_OCTETS, encode_routes
 from leasehold.domain.values import SubnetSpec
 from leasehold.errors import SubnetInvalid
@@ -14,9 +16,6 @@ from leasehold.errors import SubnetInvalid
 MAX_LEASE_TIME_S = 2**31 - 1
 LEAST_MTU, MOST_MTU = 68, 2**16 - 1
 """RFC 2132, 5.1."""
-
-Extent = tuple[int, int]
-"""First and last offset, both inclusive."""
 
 _NO_GUESTS = tuple(map(IPNetwork, ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3")))
 _UNICAST = AddressRange(IPAddress("1.0.0.0"), IPAddress("223.255.255.255"))
@@ -106,14 +105,6 @@ def within(extents: Iterable[Extent], offset: int) -> bool:
     return any(first <= offset <= last for first, last in extents)
 
 
-def without(extents: Iterable[Extent], holes: Iterable[Extent]) -> list[Extent]:
-    """What of ascending extents is in none of the holes, ascending."""
-    left = list(extents)
-    for hole in holes:
-        left = [part for extent in left for part in _without(extent, hole)]
-    return left
-
-
 def _joined(extents: list[Extent]) -> list[Extent]:
     joined: list[Extent] = []
     for first, last in extents:
@@ -122,14 +113,6 @@ def _joined(extents: list[Extent]) -> list[Extent]:
         else:
             joined.append((first, last))
     return joined
-
-
-def _without(extent: Extent, hole: Extent) -> list[Extent]:
-    (first, last), (hole_first, hole_last) = extent, hole
-    if hole_last < first or last < hole_first:
-        return [extent]
-    parts = [(first, hole_first - 1), (hole_last + 1, last)]
-    return [part for part in parts if part[0] <= part[1]]
 
 
 def _hosts(spec: SubnetSpec) -> range:

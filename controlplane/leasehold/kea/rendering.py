@@ -9,7 +9,8 @@ are therefore a shared network, in all of whose subnets it looks.
 Source: Kea 2.2 Administrator Reference Manual, "The DHCPv4 Server" and "Shared Networks in DHCPv4".
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from netaddr import IPAddress
@@ -45,8 +46,8 @@ def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
             configuration[key] = after
 
     context = dict(running.get("user-context", {}))
-    listening, note = _listening(running.get("interfaces-config", {}), context.pop(MARK, {}), served)
-    if listening != running.get("interfaces-config", {}):
+    listening, note = _listening(_listens(running), context.pop(MARK, {}), served)
+    if listening != _listens(running):
         configuration["interfaces-config"] = listening
     if note:
         context[MARK] = note
@@ -55,6 +56,45 @@ def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
     else:
         configuration.pop("user-context", None)
     return configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What of a configuration is not as wanted, in Kea's words; None for what is not there."""
+
+    what: str
+    runs: object
+    wanted: object
+
+
+def differences(running: Mapping[str, Any], rendered: Mapping[str, Any]) -> list[Difference]:
+    """What `render` changed, setting by setting."""
+    before, after = dict(_ours(running)), dict(_ours(rendered))
+    pairs: list[tuple[str, object, object]] = []
+    for name in dict.fromkeys([*before, *after]):
+        runs, wanted = before.get(name), after.get(name)
+        if runs is None or wanted is None:
+            pairs.append((name, runs, wanted))
+            continue
+        changed = [key for key, value in wanted.items() if not _has_all_of(runs.get(key), value)]
+        pairs += [(f"{key} of {name}", runs.get(key), wanted[key]) for key in changed]
+    for name, of in (("interfaces-config", _listens), (f"{MARK} of user-context", _note)):
+        if of(running) != of(rendered):
+            pairs.append((name, of(running), of(rendered)))
+    return [Difference(what=what, runs=runs, wanted=wanted) for what, runs, wanted in pairs]
+
+
+def _ours(configuration: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
+    """Our subnets and shared networks by name; the latter with the ids of their subnets in these' place."""
+    subnets = list(configuration.get("subnet4", []))
+    for network in configuration.get("shared-networks", []):
+        if MARK in network.get("user-context", {}):
+            inside = network["subnet4"]
+            subnets += inside
+            yield f"shared network {network['name']}", network | {"subnet4": [each["id"] for each in inside]}
+    for subnet in subnets:
+        if MARK in subnet.get("user-context", {}):
+            yield f"subnet {subnet['id']}", subnet
 
 
 def _merged(running: Sequence[Json], name: str, wanted: Sequence[Json]) -> list[Json]:
@@ -141,6 +181,14 @@ def _has_all_of(running: Any, wanted: Any) -> bool:
             and all(_has_all_of(*pair) for pair in zip(running, wanted, strict=True))
         )
     return bool(running == wanted)
+
+
+def _listens(configuration: Mapping[str, Any]) -> Json:
+    return dict(configuration.get("interfaces-config", {}))
+
+
+def _note(configuration: Mapping[str, Any]) -> Json:
+    return dict(configuration.get("user-context", {}).get(MARK, {}))
 
 
 def _listening(running: Json, note: Json, served: Sequence[Served]) -> tuple[Json, Json]:

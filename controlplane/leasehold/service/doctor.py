@@ -6,13 +6,14 @@ next sweep they are as it should be, and only what is found again after that is 
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy import Connection, and_, func, or_, select
 
 from leasehold.domain.addresses import Mac
+from leasehold.domain.extents import Extent, without
 from leasehold.domain.replication import digest_of
 from leasehold.domain.subnets import address_at
 from leasehold.service import replication, subnets
@@ -32,8 +33,6 @@ from leasehold.store.tables import (
     vnics,
 )
 from leasehold.store.tables import subnets as subnets_table
-
-Extent = tuple[int, int]
 
 _RESTORE = (
     "Nothing that Leasehold does leads to this: keep a copy of the database for its developers, and restore a backup "
@@ -143,8 +142,8 @@ def _space(
                 sentence=f"{name(other[0])} is free twice, and could be given to two.",
                 mend=_RESTORE,
             )
-    expected = _gaps(whole, taken)
-    for first, last in _minus(expected, free)[:_NAMED]:
+    expected = without(whole, ((each, each) for each in taken))
+    for first, last in without(expected, free)[:_NAMED]:
         yield Finding(
             code="lost",
             subject=subject,
@@ -152,7 +151,7 @@ def _space(
             mend=_RESTORE,
             facts={"first": str(name(first)), "last": str(name(last))},
         )
-    for first, last in _minus(free, expected)[:_NAMED]:
+    for first, last in without(free, expected)[:_NAMED]:
         yield Finding(
             code="free-and-taken",
             subject=subject,
@@ -372,41 +371,3 @@ def _confirmed(connection: Connection) -> Iterator[Finding]:
             mend="See that a worker runs: it draws a new epoch, and has every host send what it has.",
             facts={"subnet": row.subnet_id, "confirmed_revision": row.confirmed_revision, "revision": row.revision},
         )
-
-
-def _gaps(whole: Iterable[Extent], taken: Iterable[int]) -> list[Extent]:
-    """What of the extents is not among the numbers, all ascending."""
-    left: list[Extent] = []
-    numbers = iter(taken)
-    number = next(numbers, None)
-    for first, last in whole:
-        begin = first
-        while number is not None and number <= last:
-            if number >= begin:
-                if number > begin:
-                    left.append((begin, number - 1))
-                begin = number + 1
-            number = next(numbers, None)
-        if begin <= last:
-            left.append((begin, last))
-    return left
-
-
-def _minus(extents: Iterable[Extent], others: Iterable[Extent]) -> list[Extent]:
-    """What of the extents is in none of the others, all ascending."""
-    left: list[Extent] = []
-    behind = list(others)
-    index = 0
-    for first, last in extents:
-        begin = first
-        while index < len(behind) and behind[index][1] < begin:
-            index += 1
-        at = index
-        while at < len(behind) and behind[at][0] <= last:
-            if behind[at][0] > begin:
-                left.append((begin, behind[at][0] - 1))
-            begin = max(begin, behind[at][1] + 1)
-            at += 1
-        if begin <= last:
-            left.append((begin, last))
-    return left
