@@ -1,7 +1,6 @@
 """MACs: drawn, claimed, let go. What is in use anywhere is in `macs`, and in no free extent of any pool.
 
-Changes lock in one order, so that they queue and never wait for each other in a circle: the rules (shared, or alone for
-a change of pools and scopes), vNICs by id, subnets by id, MACs by value, spaces by id, and the events last.
+Changes share the rules, or have them alone to change pools and scopes; the order of locks is in DECISIONS.md.
 """
 
 from bisect import bisect_left, bisect_right

@@ -1,6 +1,6 @@
 """Subnets: a CIDR on a network, and its addresses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
@@ -18,6 +18,7 @@ from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
 from leasehold.store.prepared import prepared
+from leasehold.store.sets import among
 from leasehold.store.tables import (
     addresses,
     host_networks,
@@ -96,7 +97,7 @@ def list_subnets(
 def delete_subnet(ctx: Context, subnet_id: int, *, dry_run: bool = False) -> None:
     """Raises SubnetNotFound, InUse while vNICs are on it or addresses of it are held, draining or cooling."""
     with ctx.db.write(dry_run=dry_run) as connection:
-        row = require(connection, subnet_id, lock=True)
+        row = require_alone(connection, subnet_id)
         on_it = list(connection.execute(select(vnics.c.id).where(vnics.c.subnet_id == subnet_id).limit(20)).scalars())
         if on_it:
             raise InUse(
@@ -133,12 +134,22 @@ def delete_in(connection: Connection, row: AnyRow) -> None:
 
 def require(connection: Connection, subnet_id: int, *, lock: bool = False) -> AnyRow:
     """The subnet's row, with how many addresses it hands out (`size`) and how many of them are `free`; locked until the
-    transaction ends if asked. Raises SubnetNotFound."""
+    transaction ends if asked, which keeps nobody from naming it. Raises SubnetNotFound."""
     find = _find_locked if lock else _find
-    row = find(connection, subnet_id=subnet_id).one_or_none()
-    if row is None:
-        raise missing(subnet_id)
-    return row
+    return _found(subnet_id, find(connection, subnet_id=subnet_id).one_or_none())
+
+
+def require_alone(connection: Connection, subnet_id: int) -> AnyRow:
+    """The same row for whoever removes or retires it: locked so that nobody comes to name it, and those are waited for
+    and seen who did in a transaction that had not ended. Raises SubnetNotFound."""
+    return _found(subnet_id, _find_alone(connection, subnet_id=subnet_id).one_or_none())
+
+
+def lock(connection: Connection, subnet_ids: Iterable[int | None]) -> None:
+    """Locks several subnets as `require` does; None stands for no subnet."""
+    if ids := sorted({each for each in subnet_ids if each is not None}):
+        own = among(connection, subnets.c.id, ids)
+        connection.execute(select(subnets.c.id).where(own).order_by(subnets.c.id).with_for_update(key_share=True))
 
 
 def missing(subnet_id: int) -> SubnetNotFound:
@@ -180,6 +191,17 @@ def handed_out(connection: Connection, row: AnyRow) -> list[Extent]:
 def hands_out(connection: Connection, row: AnyRow, offset: int) -> bool:
     """Whether the subnet of this row hands the offset out."""
     return within(handed_out(connection, row), offset)
+
+
+def lock_around(connection: Connection, places: Iterable[tuple[str, IPAddress]]) -> None:
+    """Locks what `keep_from_vnics` and `return_to_vnics` change for these networks and addresses, all at once."""
+    places = list(places)
+    known = among(connection, networks_table.c.id, {network_id for network_id, _ in places})
+    for network_id in connection.execute(select(networks_table.c.id).where(known).order_by(networks_table.c.id)):
+        lock_network(connection, *network_id)
+    on_them = select(subnets).where(among(connection, subnets.c.network_id, {network_id for network_id, _ in places}))
+    rows = connection.execute(on_them).all()
+    lock(connection, (row.id for row in rows if any(address in IPNetwork(row.cidr) for _, address in places)))
 
 
 def keep_from_vnics(connection: Connection, network_id: str, address: IPAddress) -> None:
@@ -323,6 +345,12 @@ def _usage(row: AnyRow, counts: Mapping[str, int]) -> SubnetUsage:
     return SubnetUsage(size=row.size, free=row.free, out_of_range=sum(counts.values()) - in_range, **counts)
 
 
+def _found(subnet_id: int, row: AnyRow | None) -> AnyRow:
+    if row is None:
+        raise missing(subnet_id)
+    return row
+
+
 def _with_space() -> Select[Any]:
     return select(subnets, spaces.c.free, spaces.c.size).join(spaces, spaces.c.id == subnets.c.space_id)
 
@@ -334,4 +362,10 @@ def _find(subnet_id: Any) -> Executable:
 
 @prepared
 def _find_locked(subnet_id: Any) -> Executable:
+    # Not FOR UPDATE, for which whoever puts a vNIC on the subnet would have to wait.
+    return _with_space().where(subnets.c.id == subnet_id).with_for_update(key_share=True)
+
+
+@prepared
+def _find_alone(subnet_id: Any) -> Executable:
     return _with_space().where(subnets.c.id == subnet_id).with_for_update()

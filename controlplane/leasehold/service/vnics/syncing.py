@@ -115,7 +115,7 @@ def _bring(ctx: Context, connection: Connection, *, seen: Sequence[VnicSighting]
     before = _locked(connection, ids)
     specs, answer = _specs(connection, seen, before, reassign=reassign)
     anew = {each.vnic for each in answer.reassigned}
-    changing.put_in(ctx, connection, specs, anew=anew, while_running="follow")
+    changing.put_in(ctx, connection, specs, before, anew=anew, while_running="follow")
     after = {row.id: row for row in connection.execute(select(vnics).where(among(connection, vnics.c.id, ids)))}
     answer = replace(
         answer,
