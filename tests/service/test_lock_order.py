@@ -13,7 +13,7 @@ from lab.postgres import Postgres
 from lab.waiting import wait_until
 from leasehold.domain.addresses import Mac, MacRange
 from leasehold.domain.values import HostNetwork, Subnet, SubnetSpec, Vnic, VnicSpec
-from leasehold.errors import DatabaseBusy, LeaseholdError
+from leasehold.errors import DatabaseBusy, LeaseholdError, SubnetRetiring
 from leasehold.service import (
     events,
     hosts,
@@ -124,6 +124,25 @@ def test_a_vnic_that_is_new_on_a_subnet_moves_with_it(ctx: Context) -> None:
         renumbering = Beside(ctx, lambda: renumber(ctx, subnet)).rest()
     successor = renumbering.end()
     assert vnics.get(ctx, "a").subnet == successor
+
+
+def test_a_vnic_does_not_come_to_a_subnet_that_was_renumbered_meanwhile(ctx: Context) -> None:
+    subnet = a_subnet(ctx)
+    with ctx.db.write() as connection:
+        successor = renumber(part(ctx, connection), subnet)
+        creating = Beside(ctx, lambda: put(ctx, subnet=subnet.id)).rest()
+    refusal = creating.end()
+    assert isinstance(refusal, SubnetRetiring), refusal
+    assert refusal.facts["successor"] == successor
+
+
+def test_a_vnic_comes_by_its_mac_to_the_subnet_that_was_renumbered_meanwhile(ctx: Context) -> None:
+    subnet = a_subnet(ctx)
+    subnet_changes.change(ctx, subnet.id, {"mac_ranges": (MacRange(Mac(2), Mac(9)),)})
+    with ctx.db.write() as connection:
+        successor = renumber(part(ctx, connection), subnet)
+        creating = Beside(ctx, lambda: put(ctx, mac=Mac(4))).rest()
+    assert creating.end().subnet == successor
 
 
 def test_hosts_come_between_no_two_subnets(ctx: Context, postgres_server: Postgres) -> None:

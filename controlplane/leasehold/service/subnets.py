@@ -145,6 +145,12 @@ def require_alone(connection: Connection, subnet_id: int) -> AnyRow:
     return _found(subnet_id, _find_alone(connection, subnet_id=subnet_id).one_or_none())
 
 
+def require_kept(connection: Connection, subnet_id: int) -> AnyRow:
+    """The row of a subnet that is about to be named: until the transaction ends nobody removes or retires it, though it
+    may change otherwise. Raises SubnetNotFound."""
+    return _found(subnet_id, _find_kept(connection, subnet_id=subnet_id).one_or_none())
+
+
 def lock(connection: Connection, subnet_ids: Iterable[int | None]) -> None:
     """Locks several subnets as `require` does; None stands for no subnet."""
     if ids := sorted({each for each in subnet_ids if each is not None}):
@@ -369,3 +375,8 @@ def _find_locked(subnet_id: Any) -> Executable:
 @prepared
 def _find_alone(subnet_id: Any) -> Executable:
     return _with_space().where(subnets.c.id == subnet_id).with_for_update()
+
+
+@prepared
+def _find_kept(subnet_id: Any) -> Executable:
+    return select(subnets).where(subnets.c.id == subnet_id).with_for_update(read=True, key_share=True)

@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Vnic, VnicChange, VnicSighting, VnicSpec
@@ -15,6 +16,7 @@ from leasehold.service import macs, networks, reservations, scopes, subnets
 from leasehold.service.context import Context
 from leasehold.service.vnics import rows
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
 from leasehold.store.tables import mac_pools, subnet_mac_ranges, vnics
 from leasehold.store.tables import subnets as subnets_table
@@ -306,17 +308,12 @@ def _settle_subnets(connection: Connection, targets: Sequence[_Target]) -> None:
     if not without or connection.execute(select(subnet_mac_ranges.c.subnet_id).limit(1)).first() is None:
         return
     for target in without:
-        query = (
-            select(subnets_table.c.network_id, subnets_table.c.id)
-            .join(subnet_mac_ranges, subnet_mac_ranges.c.subnet_id == subnets_table.c.id)
-            .where(subnet_mac_ranges.c.first <= target.mac.value, subnet_mac_ranges.c.last >= target.mac.value)
-            .order_by(subnets_table.c.id)
-            .limit(1)
-        )
-        if target.network is not None:
-            query = query.where(subnets_table.c.network_id == target.network)
-        found = connection.execute(query).one_or_none()
+        found = _subnet_tied_to(connection, mac=target.mac.value, network=target.network).one_or_none()
+        # A renumbering takes the MACs along. One that was under way was waited for, and the new subnet is seen now.
+        if found is not None and found.successor_id is not None:
+            found = _subnet_tied_to(connection, mac=target.mac.value, network=target.network).one_or_none()
         if found is not None:
+            reservations.refuse_retiring(found)
             target.network, target.subnet = found.network_id, found.id
 
 
@@ -356,7 +353,7 @@ def _network_of(connection: Connection, network: str | None, subnet: int | None)
         networks.require(connection, network)
     if subnet is None:
         return network
-    row = subnets.require(connection, subnet)
+    row = subnets.require_kept(connection, subnet)
     reservations.refuse_retiring(row)
     own: str = row.network_id
     if network not in (None, own):
@@ -367,3 +364,20 @@ def _network_of(connection: Connection, network: str | None, subnet: int | None)
             value=subnet,
         )
     return own
+
+
+@prepared
+def _subnet_tied_to(mac: Any, network: Any) -> Executable:
+    """The subnet that the MAC is tied to, on the network or with None on any, kept from being removed or renumbered."""
+    return (
+        select(subnets_table)
+        .join(subnet_mac_ranges, subnet_mac_ranges.c.subnet_id == subnets_table.c.id)
+        .where(
+            subnet_mac_ranges.c.first <= mac,
+            subnet_mac_ranges.c.last >= mac,
+            subnets_table.c.network_id == func.coalesce(network, subnets_table.c.network_id),
+        )
+        .order_by(subnets_table.c.id)
+        .limit(1)
+        .with_for_update(of=subnets_table, read=True, key_share=True)
+    )
