@@ -13,7 +13,7 @@ from lab.postgres import Postgres
 from lab.waiting import wait_until
 from leasehold.domain.addresses import Mac, MacRange
 from leasehold.domain.values import HostNetwork, Subnet, SubnetSpec, Vnic, VnicSpec
-from leasehold.errors import DatabaseBusy, LeaseholdError, SubnetRetiring
+from leasehold.errors import DatabaseBusy, InUse, LeaseholdError, SubnetRetiring
 from leasehold.service import (
     events,
     hosts,
@@ -143,6 +143,21 @@ def test_a_vnic_comes_by_its_mac_to_the_subnet_that_was_renumbered_meanwhile(ctx
         successor = renumber(part(ctx, connection), subnet)
         creating = Beside(ctx, lambda: put(ctx, mac=Mac(4))).rest()
     assert creating.end().subnet == successor
+
+
+@pytest.mark.parametrize("what", ["network", "subnet"])
+def test_what_a_new_vnic_names_is_in_use(ctx: Context, what: str) -> None:
+    subnet = a_subnet(ctx)
+    networks.put(ctx, "green", ipam_enabled=False, ipam_servers=None)
+    delete = {
+        "network": lambda: networks.delete_network(ctx, "green"),
+        "subnet": lambda: subnets.delete_subnet(ctx, subnet.id),
+    }
+    with ctx.db.write() as connection:
+        put(part(ctx, connection), **({"network": "green"} if what == "network" else {"subnet": subnet.id}))
+        deleting = Beside(ctx, delete[what]).rest()
+    assert isinstance(deleting.end(), InUse), deleting.done
+    assert deleting.done.facts["vnics"] == ["a"]
 
 
 def test_hosts_come_between_no_two_subnets(ctx: Context, postgres_server: Postgres) -> None:
