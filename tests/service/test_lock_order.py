@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, text
 from lab.postgres import Postgres
 from lab.waiting import wait_until
 from leasehold.domain.addresses import Mac, MacRange
-from leasehold.domain.values import HostNetwork, Subnet, SubnetSpec, Vnic, VnicSpec
+from leasehold.domain.values import HostNetwork, Subnet, SubnetSpec, Vnic, VnicSighting, VnicSpec
 from leasehold.errors import DatabaseBusy, InUse, LeaseholdError, SubnetRetiring
 from leasehold.service import (
     events,
@@ -29,6 +29,7 @@ from leasehold.service import (
 )
 from leasehold.service.context import DEFAULT_POOL, Context
 from leasehold.store.tables import vnics as vnics_table
+from service.conftest import Clock
 from service.test_life_of_an_address import a_subnet, a_vnic, start
 
 # SQLite has one writer at a time.
@@ -106,6 +107,53 @@ def test_a_vnic_comes_to_the_subnet_of_its_mac_in_the_same_order(ctx: Context, p
         changing = Beside(ctx, lambda: vnics.change(ctx, "a", wanted, wait="none")).rest()  # type: ignore[arg-type]
         macs.lock(connection, [Mac(4)], [], [DEFAULT_POOL])
     assert changing.end().vnic.subnet == there.id
+    assert postgres_server.deadlocks()[deadlocks:] == []
+
+
+@pytest.mark.parametrize("what", ["subnets", "macs", "twins"])
+def test_a_sync_lets_missing_ones_go_in_the_same_order(
+    ctx: Context, clock: Clock, postgres_server: Postgres, what: str
+) -> None:
+    first, second = a_subnet(ctx), a_subnet(ctx, "198.51.100.0/24")
+    for name, subnet in (("a", second), ("b", first), ("c", first)):
+        a_vnic(ctx, name, subnet)
+        start(ctx, name)
+    if what == "twins":
+        vnics.stop(ctx, "c")
+        vnics.make_twins(ctx, "c", "a")
+    own = Mac(vnics.get(ctx, "a").mac.value)
+    kept = VnicSighting(id="a", fields={}, running=None)
+    seen = [kept] if what == "twins" else []
+    vnics.sync(ctx, seen, allow_empty=True)
+    clock.advance(ctx.settings.missing_grace_s)
+    deadlocks = len(postgres_server.deadlocks())
+    with ctx.db.write() as connection:
+        if what == "twins":
+            lock_vnic(connection, "a")
+        else:
+            subnets.require(connection, first.id, lock=True)
+        syncing = Beside(ctx, lambda: vnics.sync(ctx, seen, allow_empty=True)).rest()
+        if what == "subnets":
+            subnets.require(connection, second.id, lock=True)
+        elif what == "macs":
+            macs.lock(connection, [own], [], [])
+        else:
+            lock_vnic(connection, "b")
+    assert syncing.end().deleted == (("b", "c") if what == "twins" else ("a", "b", "c"))
+    assert postgres_server.deadlocks()[deadlocks:] == []
+
+
+def test_a_sync_starts_in_the_same_order(ctx: Context, postgres_server: Postgres) -> None:
+    first, second = a_subnet(ctx), a_subnet(ctx, "198.51.100.0/24")
+    a_vnic(ctx, "a", second)
+    a_vnic(ctx, "b", first)
+    seen = [VnicSighting(id=name, fields={}, running=True) for name in ("a", "b")]
+    deadlocks = len(postgres_server.deadlocks())
+    with ctx.db.write() as connection:
+        subnets.require(connection, first.id, lock=True)
+        syncing = Beside(ctx, lambda: vnics.sync(ctx, seen)).rest()
+        subnets.require(connection, second.id, lock=True)
+    assert syncing.end().started == ("a", "b")
     assert postgres_server.deadlocks()[deadlocks:] == []
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Row, select
 
 from lab.postgres import Postgres
 from leasehold.domain.addresses import AddressRange, Mac
-from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
+from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSighting, VnicSpec
 from leasehold.errors import Conflict, DatabaseBusy, NotFound, SubnetInvalid
 from leasehold.service import (
     devices,
@@ -145,6 +145,22 @@ def calls(ctx: Context, clock: Clock, dice: random.Random) -> dict[str, Callable
     def patch(**wanted: Any) -> None:
         vnics.change(ctx, vnic, wanted, wait="none")  # type: ignore[arg-type]
 
+    def sync() -> None:
+        """Some run, some do not, some are elsewhere than before, and some are missing for long enough."""
+        names = [f"{kind}{number}" for kind in ("v", "new") for number in range(VNICS)]
+        clock.advance(ctx.settings.missing_grace_s)
+        vnics.sync(
+            ctx,
+            [
+                VnicSighting(
+                    id=each,
+                    fields={"vm": "vm", "name": "eth0", "subnet": dice.choice(present(ctx)).id},
+                    running=dice.random() < 0.5,
+                )
+                for each in dice.sample(names, len(names) * 3 // 4)
+            ],
+        )
+
     return {
         "start": lambda: vnics.start(ctx, vnic, wait="none"),
         "stop": lambda: vnics.stop(ctx, vnic),
@@ -154,6 +170,7 @@ def calls(ctx: Context, clock: Clock, dice: random.Random) -> dict[str, Callable
         "delete": lambda: vnics.delete_vnic(ctx, new),
         "other mac": lambda: patch(mac=None),
         "other subnet": lambda: patch(subnet=subnet.id),
+        "sync": sync,
         "device": device,
         "remove": remove,
         "ranges": lambda: change(ranges=(span,)),

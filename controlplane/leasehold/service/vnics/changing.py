@@ -149,10 +149,11 @@ def put_in(
     present: Mapping[str, AnyRow],
     anew: Container[str] = (),
     while_running: WhileRunning = "refuse",
+    starting: Container[str] = (),
 ) -> None:
     """What `put_all` does, in a transaction of `writing` that has locked those of the vNICs that are `present`. Those
-    of `anew` get a new MAC even if they have one."""
-    running = [spec for spec in specs if spec.id in present and present[spec.id].running]
+    of `anew` get a new MAC even if they have one; those of `starting` are about to be started, in this transaction."""
+    running = [spec for spec in specs if spec.id in starting or (spec.id in present and present[spec.id].running)]
     _lock_subnets(connection, running, present)
     # A thousand vNICs of one call are of few scopes and networks.
     pool_for = cache(partial(scopes.pool_for, connection))
