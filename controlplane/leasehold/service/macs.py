@@ -1,6 +1,7 @@
 """MACs: drawn, claimed, let go. What is in use anywhere is in `macs`, and in no free extent of any pool.
 
-Changes share the rules, or have them alone to change pools and scopes; the order of locks is in DECISIONS.md.
+Whoever changes MACs shares the rules, and whoever changes the rules has them alone; the order of locks is in
+DECISIONS.md.
 """
 
 from bisect import bisect_left, bisect_right
@@ -40,7 +41,7 @@ class Holder:
 
 
 def share_rules(connection: Connection) -> None:
-    """Keeps pools, their ranges and scopes as they are until the transaction ends."""
+    """Keeps pools, their ranges, scopes, and what MACs are tied to subnets as they are until the transaction ends."""
     database.lock(connection, _RULES, shared=True)
 
 

@@ -16,7 +16,7 @@ from leasehold.domain.mac_pools import gaps
 from leasehold.domain.subnets import Extent, address_at, assignable, check, offset_of, without
 from leasehold.domain.values import AddressInUse, Subnet, SubnetEffect, SubnetSpec
 from leasehold.errors import InUse, RevisionMismatch
-from leasehold.service import exhaustion, subnets
+from leasehold.service import exhaustion, macs, subnets
 from leasehold.service.context import Context
 from leasehold.service.events import queue_up
 from leasehold.store import extents
@@ -40,9 +40,12 @@ def change(
     they stay with their holders until these let them go.
 
     `revision` is the settings' that the caller read. Raises SubnetNotFound, RevisionMismatch, SubnetInvalid,
-    SubnetOverlap, and InUse for a CIDR or gateway that would take an address away that is in use.
+    SubnetOverlap, RangeInvalid, RangeNotUnicast, RangesOverlap, RangesOverlapSubnets, and InUse for a CIDR or gateway
+    that would take an address away that is in use.
     """
     with ctx.db.write(dry_run=dry_run) as connection:
+        if wanted.get("mac_ranges"):
+            macs.change_rules(connection)
         row = locked(connection, subnet_id, revision)
         before = subnets.spec_of(row)
         spec = replace(before, **wanted)

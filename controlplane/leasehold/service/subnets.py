@@ -12,8 +12,8 @@ from leasehold.domain.options import Route, parse_option
 from leasehold.domain.replication import EMPTY_DIGEST
 from leasehold.domain.subnets import Extent, assignable, check, offset_of, overlap, within
 from leasehold.domain.values import Subnet, SubnetSpec, SubnetUsage
-from leasehold.errors import AddressTaken, InUse, SubnetNotFound, SubnetOverlap
-from leasehold.service import networks
+from leasehold.errors import AddressTaken, InUse, RangesOverlapSubnets, SubnetNotFound, SubnetOverlap
+from leasehold.service import macs, networks
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
@@ -36,8 +36,11 @@ _STATES = ("held", "draining", "cooling")
 
 
 def create(ctx: Context, spec: SubnetSpec, *, dry_run: bool = False) -> Subnet:
-    """A new subnet. Raises SubnetInvalid, NetworkNotFound, SubnetOverlap."""
+    """A new subnet. Raises SubnetInvalid, RangeInvalid, RangeNotUnicast, RangesOverlap, NetworkNotFound, SubnetOverlap,
+    RangesOverlapSubnets."""
     with ctx.db.write(dry_run=dry_run) as connection:
+        if spec.mac_ranges:
+            macs.change_rules(connection)
         subnet = get_in(connection, create_in(connection, spec))
     ctx.bell.ring()
     return subnet
@@ -242,9 +245,12 @@ def holder_of(address: AnyRow) -> str:
 
 
 def tie_macs(connection: Connection, subnet_id: int, ranges: Sequence[MacRange]) -> None:
-    """Ties these MACs to the subnet, and no others."""
+    """Ties these MACs to the subnet, and no others. Unless another subnet lets go of them in the same transaction, the
+    caller has the rules alone: that MACs are tied to one subnet is none that a unique index can hold. Raises
+    RangesOverlapSubnets."""
     connection.execute(delete(subnet_mac_ranges).where(subnet_mac_ranges.c.subnet_id == subnet_id))
     if ranges:
+        _refuse_ties(connection, ranges)
         connection.execute(
             insert(subnet_mac_ranges),
             [{"subnet_id": subnet_id, "first": each.first.value, "last": each.last.value} for each in ranges],
@@ -297,6 +303,36 @@ def _spec_fields(row: AnyRow) -> dict[str, Any]:
         "ranges": tuple(AddressRange(IPAddress(first), IPAddress(last)) for first, last in row.ranges),
         "exclusions": tuple(AddressRange(IPAddress(first), IPAddress(last)) for first, last in row.exclusions),
     }
+
+
+def _refuse_ties(connection: Connection, ranges: Sequence[MacRange]) -> None:
+    """Raises RangesOverlapSubnets if MACs of these ranges are tied to a subnet."""
+    found = [
+        (each, MacRange(Mac(row.first), Mac(row.last)), row)
+        for row in connection.execute(
+            select(subnet_mac_ranges, subnets.c.cidr, subnets.c.network_id)
+            .join(subnets, subnets.c.id == subnet_mac_ranges.c.subnet_id)
+            .order_by(subnet_mac_ranges.c.first)
+        )
+        for each in ranges
+        if each.first.value <= row.last and row.first <= each.last.value
+    ]
+    if found:
+        told = "; ".join(f"{each} with {other} of subnet {row.subnet_id} ({row.cidr})" for each, other, row in found)
+        raise RangesOverlapSubnets(
+            f"mac_ranges: they overlap with other subnets': {told}. A MAC is tied to one subnet at most: choose ranges "
+            "that no subnet has, or take them from that one first.",
+            overlaps=[
+                {
+                    "range": {"from": str(each.first), "to": str(each.last)},
+                    "subnet": row.subnet_id,
+                    "cidr": row.cidr,
+                    "network": row.network_id,
+                    "other_range": {"from": str(other.first), "to": str(other.last)},
+                }
+                for each, other, row in found
+            ],
+        )
 
 
 def _subnets_around(connection: Connection, network_id: str, address: IPAddress) -> list[tuple[AnyRow, int]]:
