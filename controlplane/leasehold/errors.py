@@ -202,7 +202,7 @@ class MacPoolExhausted(Conflict):
 
 
 class RangesOverlap(Conflict):
-    """Two ranges of one pool share MACs. Facts: ranges."""
+    """Two ranges of one pool or subnet share MACs. Facts: ranges."""
 
     code = "ranges-overlap"
 
@@ -211,6 +211,12 @@ class RangesOverlapPools(Conflict):
     """Ranges share MACs with other pools. Facts: overlaps (range, mac_pool, name, other_range)."""
 
     code = "ranges-overlap-pools"
+
+
+class RangesOverlapSubnets(Conflict):
+    """MACs would be tied to two subnets. Facts: overlaps (range, subnet, cidr, network, other_range)."""
+
+    code = "ranges-overlap-subnets"
 
 
 class DuplicatesInUse(Conflict):

@@ -1,6 +1,7 @@
 """Subnets changed and renumbered while their addresses are in use."""
 
 import random
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,11 @@ from leasehold.errors import (
     AddressOutOfRange,
     AddressTaken,
     InUse,
+    LeaseholdError,
+    RangeInvalid,
+    RangeNotUnicast,
+    RangesOverlap,
+    RangesOverlapSubnets,
     RevisionMismatch,
     SubnetExhausted,
     SubnetInvalid,
@@ -445,3 +451,90 @@ def test_renumbered_to_too_little_room_nothing_changes(ctx: Context) -> None:
         renumbering.renumber(ctx, subnet.id, IPNetwork("198.51.100.0/24"), {"gateway": ip("192.0.2.1")})
     assert subnets.list_subnets(ctx) == [before]
     assert ips(ctx, 3) == ["192.0.2.2", "192.0.2.3", "192.0.2.4"]
+
+
+ENDS = "02:00:00:00:00:01", "02:00:00:00:00:09"
+
+
+def mac_range(first: str, last: str) -> MacRange:
+    return MacRange(Mac.parse(first), Mac.parse(last))
+
+
+@pytest.mark.parametrize("how", ["create", "change"])
+@pytest.mark.parametrize(
+    ("ranges", "error", "told"),
+    [
+        ([mac_range(*reversed(ENDS))], RangeInvalid, {"field": "mac_ranges[0]", "from": ENDS[1], "to": ENDS[0]}),
+        (
+            [mac_range("00:00:00:00:00:00", ENDS[0])],
+            RangeNotUnicast,
+            {
+                "unicast": [
+                    {"from": "00:00:00:00:00:01", "to": "00:ff:ff:ff:ff:ff"},
+                    {"from": "02:00:00:00:00:00", "to": ENDS[0]},
+                ]
+            },
+        ),
+        (
+            [mac_range("01:00:00:00:00:00", "01:00:00:00:00:09")],
+            RangeNotUnicast,
+            {"field": "mac_ranges[0]", "unicast": []},
+        ),
+        ([mac_range(*ENDS), mac_range(ENDS[1], ENDS[1])], RangesOverlap, {}),
+    ],
+)
+def test_macs_are_tied_in_ranges_that_a_pool_could_have(
+    ctx: Context, how: str, ranges: list[MacRange], error: type[LeaseholdError], told: dict[str, object]
+) -> None:
+    with pytest.raises(error, match=r"^mac_ranges") as caught:
+        tie(ctx, a_subnet(ctx, "198.51.100.0/24") if how == "change" else None, ranges)
+    assert told.items() <= caught.value.facts.items()
+    assert not any(each.mac_ranges for each in subnets.list_subnets(ctx))
+
+
+def tie(ctx: Context, subnet: Subnet | None, ranges: list[MacRange]) -> Subnet:
+    """Ties them to this subnet, or to a new one on a network of its own."""
+    if subnet is not None:
+        return subnet_changes.change(ctx, subnet.id, {"mac_ranges": tuple(ranges)})[0]
+    networks.put(ctx, "green", ipam_enabled=False, ipam_servers=None)
+    return subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("192.0.2.0/24"), mac_ranges=tuple(ranges)))
+
+
+@pytest.mark.parametrize("how", ["create", "change"])
+def test_a_mac_is_tied_to_one_subnet_at_most(ctx: Context, how: str) -> None:
+    first = a_subnet(ctx, "198.51.100.0/24", mac_ranges=(mac_range(*ENDS),))
+    second = a_subnet(ctx) if how == "change" else None
+    with pytest.raises(RangesOverlapSubnets, match=rf"of subnet {first.id} \(198\.51\.100\.0/24\)") as caught:
+        tie(ctx, second, [mac_range(ENDS[1], "02:00:00:00:00:ff")])
+    assert caught.value.facts["overlaps"] == [
+        {
+            "range": {"from": ENDS[1], "to": "02:00:00:00:00:ff"},
+            "subnet": first.id,
+            "cidr": "198.51.100.0/24",
+            "network": "blue",
+            "other_range": {"from": ENDS[0], "to": ENDS[1]},
+        }
+    ]
+    assert tie(ctx, second, [mac_range("02:00:00:00:00:0a", "02:00:00:00:00:ff")]).mac_ranges
+    assert tie(ctx, first, [mac_range(ENDS[0], ENDS[0])]).mac_ranges == (mac_range(ENDS[0], ENDS[0]),)
+    moved = renumbering.renumber(ctx, first.id, IPNetwork("203.0.113.0/24"), {}).subnet
+    assert moved.mac_ranges == (mac_range(ENDS[0], ENDS[0]),)
+
+
+def test_of_two_that_tie_a_mac_at_once_one_is_refused(ctx: Context) -> None:
+    tied = [a_subnet(ctx), a_subnet(ctx, "198.51.100.0/24")]
+    answers: list[object] = []
+
+    def work(subnet: Subnet) -> None:
+        try:
+            answers.append(tie(ctx, subnet, [mac_range(*ENDS)]).id)
+        except RangesOverlapSubnets as refusal:
+            answers.append(type(refusal))
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in tied]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert RangesOverlapSubnets in answers
+    assert len(answers) == len(set(answers)) == 2

@@ -13,13 +13,13 @@ _GROUP_BIT_BLOCK = 1 << 40
 """MACs come in blocks of 2**40 of one first octet; the odd ones are multicast (IEEE Std 802-2014, 8.2)."""
 
 
-def check_ranges(ranges: Sequence[MacRange]) -> None:
+def check_ranges(ranges: Sequence[MacRange], where: str = "ranges") -> None:
     """Raises what `check_each` raises, and RangesOverlap for two that share MACs. Adjacent ranges are fine."""
-    check_each(ranges, "ranges")
+    check_each(ranges, where)
     for before, after in pairwise(sorted(ranges)):
         if after.first <= before.last:
             raise RangesOverlap(
-                f"ranges: {before} and {after} overlap. Join them to one, or let one begin behind the other.",
+                f"{where}: {before} and {after} overlap. Join them to one, or let one begin behind the other.",
                 ranges=[{"from": str(each.first), "to": str(each.last)} for each in (before, after)],
             )
 

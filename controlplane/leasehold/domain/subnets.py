@@ -9,6 +9,7 @@ from netaddr import IPAddress, IPNetwork
 from leasehold.domain.addresses import AddressRange
 from leasehold.domain.extents import Extent as Extent
 from leasehold.domain.extents import without as without
+from leasehold.domain.mac_pools import check_ranges
 from leasehold.domain.options import MAX_OCTETS, encode_routes
 from leasehold.domain.values import SubnetSpec
 from leasehold.errors import SubnetInvalid
@@ -23,7 +24,8 @@ _ON_LINK = IPAddress(0, 4)
 
 
 def check(spec: SubnetSpec) -> None:
-    """Raises SubnetInvalid for the first part that does not fit the others."""
+    """Raises SubnetInvalid for the first part that does not fit the others, and RangeInvalid, RangeNotUnicast,
+    RangesOverlap for MACs that no pool could have in its ranges either."""
     if spec.cidr.version != 4:
         raise _misfit(spec, "cidr", spec.cidr, "is not IPv4. Leasehold serves IPv4 subnets.")
     if any(overlap(spec.cidr, each) for each in _NO_GUESTS):
@@ -52,6 +54,8 @@ def check(spec: SubnetSpec) -> None:
     for index, option in enumerate(spec.options):
         if option.code in codes[:index]:
             raise _misfit(spec, f"options.{index}", option.name or option.code, "comes twice. Say each option once.")
+    if spec.mac_ranges:
+        check_ranges(spec.mac_ranges, "mac_ranges")
 
 
 def overlap(one: IPNetwork, other: IPNetwork) -> bool:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, text
 
 from leasehold.domain.addresses import Mac
 from leasehold.service.events import NewEvent, new_event
-from leasehold.store.bulk import is_among
+from leasehold.store.sets import among
 from leasehold.store.tables import addresses, mac_conflicts, macs, vnics
 from leasehold.store.tables import leases as leases_table
 from leasehold.store.tables import subnets as subnets_table
@@ -23,12 +23,12 @@ def compare(connection: Connection, now_ms: int, suspects: Collection[int]) -> l
         return []
     told = set(
         connection.execute(
-            select(mac_conflicts.c.mac).where(is_among(connection, mac_conflicts.c.mac, suspects))
+            select(mac_conflicts.c.mac).where(among(connection, mac_conflicts.c.mac, suspects))
         ).scalars()
     )
     shared = set(
         connection.execute(
-            select(macs.c.mac).where(is_among(connection, macs.c.mac, suspects), text("macs.holders > 1"))
+            select(macs.c.mac).where(among(connection, macs.c.mac, suspects), text("macs.holders > 1"))
         ).scalars()
     )
     held = _held_at_once(connection, now_ms, shared)
@@ -69,7 +69,7 @@ def _held_at_once(connection: Connection, now_ms: int, suspects: set[int]) -> di
         .join(subnets_table, subnets_table.c.id == leases_table.c.subnet_id)
         .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
         .where(
-            is_among(connection, leases_table.c.mac, suspects),
+            among(connection, leases_table.c.mac, suspects),
             leases_table.c.state == "assigned",
             or_(leases_table.c.expires_ms.is_(None), leases_table.c.expires_ms > now_ms),
             addresses.c.state == "held",

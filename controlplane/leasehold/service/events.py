@@ -15,9 +15,10 @@ from sqlalchemy.sql.base import Executable
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Event
 from leasehold.service.context import Context, from_ms, to_ms
-from leasehold.store.bulk import is_among, write_rows
+from leasehold.store.bulk import write_rows
 from leasehold.store.database import at_end
 from leasehold.store.prepared import prepared
+from leasehold.store.sets import among
 from leasehold.store.tables import event_subjects, events, lineage
 from leasehold.store.tables import subnets as subnets_table
 
@@ -108,7 +109,7 @@ def _last_of_subjects(connection: Connection, subjects: Collection[str]) -> dict
         return {subject: _last_of_subject(connection, subject=subject).scalar_one_or_none() or 0}
     rows = connection.execute(
         select(event_subjects.c.subject, event_subjects.c.sequence).where(
-            is_among(connection, event_subjects.c.subject, subjects)
+            among(connection, event_subjects.c.subject, subjects)
         )
     )
     return dict.fromkeys(subjects, 0) | {row.subject: row.sequence for row in rows}

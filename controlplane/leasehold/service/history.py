@@ -6,7 +6,7 @@ from sqlalchemy import Connection, and_, delete, false, func, select
 
 from leasehold.service.context import Context
 from leasehold.service.events import last_position
-from leasehold.store.bulk import is_among
+from leasehold.store.sets import among
 from leasehold.store.tables import deliveries, event_gaps, event_subjects, events, leases, subnets, webhooks
 
 STEP = 500
@@ -22,8 +22,8 @@ def prune(ctx: Context) -> int:
             return 0
     with ctx.db.write() as connection:
         gone = _old(ctx, connection)
-        connection.execute(delete(deliveries).where(is_among(connection, deliveries.c.event_position, gone)))
-        connection.execute(delete(events).where(is_among(connection, events.c.position, gone)))
+        connection.execute(delete(deliveries).where(among(connection, deliveries.c.event_position, gone)))
+        connection.execute(delete(events).where(among(connection, events.c.position, gone)))
     return len(gone)
 
 

@@ -185,6 +185,9 @@ def _attach(connection: Connection, host_id: str, wanted: Mapping[str, HostNetwo
             host=host_id,
             networks=left,
         )
+    subnets.lock_around(
+        connection, [(network_id, each.address) for of in (present, wanted) for network_id, each in of.items()]
+    )
     for network_id, attachment in present.items():
         if wanted.get(network_id) != attachment:
             connection.execute(

@@ -17,8 +17,9 @@ from leasehold.domain.values import Lease
 from leasehold.service import conflicts
 from leasehold.service.context import Context, from_ms
 from leasehold.service.events import NewEvent
-from leasehold.store.bulk import is_among, write_rows
+from leasehold.store.bulk import write_rows
 from leasehold.store.database import AnyRow
+from leasehold.store.sets import among
 from leasehold.store.tables import addresses, server_subnets, vnics
 from leasehold.store.tables import leases as leases_table
 from leasehold.store.tables import subnets as subnets_table
@@ -67,7 +68,7 @@ def known_subnets(connection: Connection, ids: Collection[int]) -> dict[int, Kno
     """Those of these subnets that there are."""
     rows = connection.execute(
         select(subnets_table.c.id, subnets_table.c.network_id, subnets_table.c.cidr).where(
-            is_among(connection, subnets_table.c.id, ids)
+            among(connection, subnets_table.c.id, ids)
         )
     )
     return {row.id: Known(row.id, row.network_id, int(IPNetwork(row.cidr).first)) for row in rows}
@@ -272,7 +273,7 @@ class Book:
                     vnics.c.vm,
                 )
                 .join(vnics, vnics.c.id == addresses.c.vnic_id, isouter=True)
-                .where(addresses.c.subnet_id == subnet_id, is_among(self._connection, addresses.c.offset, offsets))
+                .where(addresses.c.subnet_id == subnet_id, among(self._connection, addresses.c.offset, offsets))
             ).all()
             found |= {(subnet_id, row.offset): row for row in rows}
         return found
@@ -282,7 +283,7 @@ class Book:
             rows = self._connection.execute(
                 select(leases_table).where(
                     leases_table.c.subnet_id == subnet_id,
-                    is_among(self._connection, leases_table.c.offset, offsets),
+                    among(self._connection, leases_table.c.offset, offsets),
                 )
             ).all()
             for row in rows:
@@ -300,7 +301,7 @@ def owners(connection: Connection, pairs: Collection[tuple[int, int]]) -> dict[t
         return {}
     rows = connection.execute(
         select(vnics.c.subnet_id, vnics.c.mac, vnics.c.id, vnics.c.vm).where(
-            is_among(connection, vnics.c.mac, {mac for _, mac in pairs})
+            among(connection, vnics.c.mac, {mac for _, mac in pairs})
         )
     )
     return {(row.subnet_id, row.mac): (row.id, row.vm) for row in rows if (row.subnet_id, row.mac) in pairs}

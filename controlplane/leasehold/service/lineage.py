@@ -12,6 +12,7 @@ from sqlalchemy import Connection, or_, select, update
 
 from leasehold.errors import SubnetRecovering
 from leasehold.service import events, replication
+from leasehold.service import subnets as subnets_service
 from leasehold.service.context import Context
 from leasehold.store.database import AnyRow
 from leasehold.store.tables import host_networks, hosts, lineage, server_subnets, subnets
@@ -31,9 +32,11 @@ def draw_epoch(connection: Connection, now_ms: int, evidence: str) -> None:
     """This database is an older copy of the one that the hosts know: it begins a history of its own."""
     replication.change_epoch(connection)
     log.warning("The database is an older copy of itself, and begins a new history: %s", evidence)
-    connection.execute(update(lineage).values(epoch=str(uuid.uuid4())))
-    connection.execute(update(server_subnets).values(confirmed_revision=None, confirmed_ms=None))
+    subnets_service.lock(connection, connection.execute(select(subnets.c.id)).scalars())
     connection.execute(update(subnets).values(recovering_since_ms=now_ms))
+    connection.execute(update(server_subnets).values(confirmed_revision=None, confirmed_ms=None))
+    # Last: events queue on this row.
+    connection.execute(update(lineage).values(epoch=str(uuid.uuid4())))
     events.emit(connection, now_ms, "database.rewound", "database", {"evidence": evidence})
 
 
@@ -79,4 +82,5 @@ def recovered(connection: Connection) -> list[int]:
 
 def end_recovery(connection: Connection, subnet_ids: list[int]) -> None:
     """These subnets hand out addresses again."""
+    subnets_service.lock(connection, subnet_ids)
     connection.execute(update(subnets).where(subnets.c.id.in_(subnet_ids)).values(recovering_since_ms=None))

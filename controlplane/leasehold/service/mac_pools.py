@@ -176,11 +176,7 @@ def split(
         _insert(connection, new_id, name, description, pool.allow_duplicates)
         mac_ranges.replace(ctx, connection, pool_id, before, [mac_ranges.as_range(each) for each in left])
         mac_ranges.replace(ctx, connection, new_id, (), ranges)
-        connection.execute(
-            update(vnics)
-            .where(vnics.c.mac_pool_id == pool_id, mac_ranges.within(vnics.c.mac, ranges))
-            .values(mac_pool_id=new_id)
-        )
+        _put_under(connection, new_id, (vnics.c.mac_pool_id == pool_id) & mac_ranges.within(vnics.c.mac, ranges))
         _touch(connection, pool_id)
         return _pools(connection, new_id)[0]
 
@@ -203,7 +199,7 @@ def merge(ctx: Context, pool_id: str, from_id: str, *, dry_run: bool = False) ->
             refuse_duplicates(macs_service.duplicates_under(connection, from_id), f"MAC pool {pool.name}")
         before = mac_ranges.of_pool(connection, pool_id)
         moved = mac_ranges.of_pool(connection, from_id)
-        connection.execute(update(vnics).where(vnics.c.mac_pool_id == from_id).values(mac_pool_id=pool_id))
+        _put_under(connection, pool_id, vnics.c.mac_pool_id == from_id)
         connection.execute(update(scopes).where(scopes.c.mac_pool_id == from_id).values(mac_pool_id=pool_id))
         _delete(connection, source)
         united = [*before, *(mac_ranges.as_range(each) for each in difference(moved, before))]
@@ -361,6 +357,12 @@ def _insert(connection: Connection, pool_id: str, name: str, description: str, a
 def _delete(connection: Connection, pool: AnyRow) -> None:
     connection.execute(delete(mac_pools).where(mac_pools.c.id == pool.id))
     extents.delete_space(connection, pool.space_id)
+
+
+def _put_under(connection: Connection, pool_id: str, condition: Any) -> None:
+    """Puts the vNICs of which the condition holds under the rules of the pool, locked by id as everywhere."""
+    connection.execute(select(vnics.c.id).where(condition).order_by(vnics.c.id).with_for_update())
+    connection.execute(update(vnics).where(condition).values(mac_pool_id=pool_id))
 
 
 def _touch(connection: Connection, pool_id: str) -> None:

@@ -1,7 +1,7 @@
 """MACs: drawn, claimed, let go. What is in use anywhere is in `macs`, and in no free extent of any pool.
 
-Changes lock in one order, so that they queue and never wait for each other in a circle: the rules (shared, or alone for
-a change of pools and scopes), vNICs by id, subnets by id, MACs by value, spaces by id, and the events last.
+Whoever changes MACs shares the rules, and whoever changes the rules has them alone; the order of locks is in
+DECISIONS.md.
 """
 
 from bisect import bisect_left, bisect_right
@@ -41,7 +41,7 @@ class Holder:
 
 
 def share_rules(connection: Connection) -> None:
-    """Keeps pools, their ranges and scopes as they are until the transaction ends."""
+    """Keeps pools, their ranges, scopes, and what MACs are tied to subnets as they are until the transaction ends."""
     database.lock(connection, _RULES, shared=True)
 
 

@@ -69,7 +69,7 @@ def list_networks(ctx: Context, *, limit: int | None = None, after: str | None =
 def delete_network(ctx: Context, network_id: str, *, dry_run: bool = False) -> None:
     """Raises NetworkNotFound, InUse while it has subnets, vNICs or servers."""
     with ctx.db.write(dry_run=dry_run) as connection:
-        require(connection, network_id, lock=True)
+        _found(network_id, _find_alone(connection, network_id=network_id).one_or_none())
         for table, column, what in (
             (subnets, subnets.c.id, "subnets"),
             (vnics, vnics.c.id, "vnics"),
@@ -127,7 +127,10 @@ def require(connection: Connection, network_id: str, *, lock: bool = False) -> A
     """The network's row, locked until the transaction ends if asked, which keeps nobody from naming it; raises
     NetworkNotFound."""
     find = _find_locked if lock else _find
-    row = find(connection, network_id=network_id).one_or_none()
+    return _found(network_id, find(connection, network_id=network_id).one_or_none())
+
+
+def _found(network_id: str, row: AnyRow | None) -> AnyRow:
     if row is None:
         raise NetworkNotFound(
             f"There is no network {network_id!r}. Create it first with PUT /v1/networks/{network_id}.",
@@ -159,3 +162,9 @@ def _find(network_id: Any) -> Executable:
 @prepared
 def _find_locked(network_id: Any) -> Executable:
     return select(networks).where(networks.c.id == network_id).with_for_update(key_share=True)
+
+
+@prepared
+def _find_alone(network_id: Any) -> Executable:
+    """Nobody comes to name it, and those are waited for who did in a transaction that had not ended."""
+    return select(networks).where(networks.c.id == network_id).with_for_update()

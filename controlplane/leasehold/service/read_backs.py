@@ -17,7 +17,7 @@ from leasehold.service.context import Context
 from leasehold.service.events import append, queue_up
 from leasehold.service.leases import Book, Key, Known, known_subnets
 from leasehold.service.settling import derived, derived_id, derived_origin
-from leasehold.store.bulk import is_among
+from leasehold.store.sets import among
 from leasehold.store.tables import event_heads, hosts, read_backs, subnets
 from leasehold.store.tables import leases as leases_table
 
@@ -177,9 +177,9 @@ def _told(connection: Connection, host_id: str, keys: Iterable[Key] | None = Non
             offsets.setdefault(subnet_id, set()).add(offset)
         rows = [
             row
-            for subnet_id, among in offsets.items()
+            for subnet_id, of_subnet in offsets.items()
             for row in connection.execute(
-                query.where(leases_table.c.subnet_id == subnet_id, is_among(connection, leases_table.c.offset, among))
+                query.where(leases_table.c.subnet_id == subnet_id, among(connection, leases_table.c.offset, of_subnet))
             ).all()
         ]
     return {(row.subnet_id, row.offset): Told(row.mac, row.state, row.told_ms, row.expires_ms) for row in rows}

@@ -41,8 +41,8 @@ def renumber(
         lineage.refuse_while_recovering(connection, row)
         present = subnets.get_in(connection, subnet_id)
         spec = replace(_moved(present, cidr), **wanted)
-        new_id = subnets.create_in(connection, spec)
         subnets.tie_macs(connection, subnet_id, ())
+        new_id = subnets.create_in(connection, spec)
         connection.execute(
             update(subnets_table)
             .where(subnets_table.c.id == subnet_id)

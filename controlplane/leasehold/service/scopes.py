@@ -177,7 +177,8 @@ def _come_under_new_rules(connection: Connection, kind: ScopeKind, scope_id: str
     changed: dict[str, list[str]] = {}
     # Many vNICs are of few scopes.
     pool_of = cache(lambda cluster, vm_pool: pool_for(connection, cluster=cluster, vm_pool=vm_pool))
-    for row in connection.execute(select(vnics).where(among(connection, vnics.c.id, inside))).all():
+    own = select(vnics).where(among(connection, vnics.c.id, inside)).order_by(vnics.c.id).with_for_update()
+    for row in connection.execute(own).all():
         pool_id = pool_of(row.cluster_id, row.vm_pool_id)
         if pool_id != row.mac_pool_id:
             changed.setdefault(pool_id, []).append(row.id)

@@ -16,7 +16,7 @@ from leasehold.domain.mac_pools import gaps
 from leasehold.domain.subnets import Extent, address_at, assignable, check, offset_of, without
 from leasehold.domain.values import AddressInUse, Subnet, SubnetEffect, SubnetSpec
 from leasehold.errors import InUse, RevisionMismatch
-from leasehold.service import exhaustion, subnets
+from leasehold.service import exhaustion, macs, subnets
 from leasehold.service.context import Context
 from leasehold.service.events import queue_up
 from leasehold.store import extents
@@ -40,9 +40,12 @@ def change(
     they stay with their holders until these let them go.
 
     `revision` is the settings' that the caller read. Raises SubnetNotFound, RevisionMismatch, SubnetInvalid,
-    SubnetOverlap, and InUse for a CIDR or gateway that would take an address away that is in use.
+    SubnetOverlap, RangeInvalid, RangeNotUnicast, RangesOverlap, RangesOverlapSubnets, and InUse for a CIDR or gateway
+    that would take an address away that is in use.
     """
     with ctx.db.write(dry_run=dry_run) as connection:
+        if wanted.get("mac_ranges"):
+            macs.change_rules(connection)
         row = locked(connection, subnet_id, revision)
         before = subnets.spec_of(row)
         spec = replace(before, **wanted)
@@ -76,14 +79,18 @@ def change(
 
 
 def locked(connection: Connection, subnet_id: int, revision: int | None, *, with_vnics: bool = False) -> AnyRow:
-    """The subnet's row, locked after its network, and after its vNICs as by whoever starts one of them; raises
-    SubnetNotFound, RevisionMismatch."""
+    """The subnet's row, locked after its network. With its vNICs it is locked after those, as by whoever starts one of
+    them, and so that none comes to it any more. Raises SubnetNotFound, RevisionMismatch, and DatabaseBusy when a vNIC
+    that came meanwhile is being changed."""
     subnets.lock_network(connection, subnets.require(connection, subnet_id).network_id)
     if with_vnics:
-        connection.execute(
-            select(vnics.c.id).where(vnics.c.subnet_id == subnet_id).order_by(vnics.c.id).with_for_update()
-        )
-    row = subnets.require(connection, subnet_id, lock=True)
+        on_it = select(vnics.c.id).where(vnics.c.subnet_id == subnet_id).order_by(vnics.c.id)
+        connection.execute(on_it.with_for_update())
+        row = subnets.require_alone(connection, subnet_id)
+        # Whoever has one that came in between may wait for the subnet: to wait for it now could be to wait in a circle.
+        connection.execute(on_it.with_for_update(nowait=True))
+    else:
+        row = subnets.require(connection, subnet_id, lock=True)
     if revision is not None and revision != row.settings_revision:
         raise RevisionMismatch(
             f"Subnet {subnet_id} is at settings revision {row.settings_revision}, and not at {revision} as you read "

@@ -1,6 +1,6 @@
 """Subnets: a CIDR on a network, and its addresses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
@@ -12,12 +12,13 @@ from leasehold.domain.options import Route, parse_option
 from leasehold.domain.replication import EMPTY_DIGEST
 from leasehold.domain.subnets import Extent, assignable, check, offset_of, overlap, within
 from leasehold.domain.values import Subnet, SubnetSpec, SubnetUsage
-from leasehold.errors import AddressTaken, InUse, SubnetNotFound, SubnetOverlap
-from leasehold.service import networks
+from leasehold.errors import AddressTaken, InUse, RangesOverlapSubnets, SubnetNotFound, SubnetOverlap
+from leasehold.service import macs, networks
 from leasehold.service.context import Context
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
 from leasehold.store.prepared import prepared
+from leasehold.store.sets import among
 from leasehold.store.tables import (
     addresses,
     host_networks,
@@ -35,8 +36,11 @@ _STATES = ("held", "draining", "cooling")
 
 
 def create(ctx: Context, spec: SubnetSpec, *, dry_run: bool = False) -> Subnet:
-    """A new subnet. Raises SubnetInvalid, NetworkNotFound, SubnetOverlap."""
+    """A new subnet. Raises SubnetInvalid, RangeInvalid, RangeNotUnicast, RangesOverlap, NetworkNotFound, SubnetOverlap,
+    RangesOverlapSubnets."""
     with ctx.db.write(dry_run=dry_run) as connection:
+        if spec.mac_ranges:
+            macs.change_rules(connection)
         subnet = get_in(connection, create_in(connection, spec))
     ctx.bell.ring()
     return subnet
@@ -96,7 +100,7 @@ def list_subnets(
 def delete_subnet(ctx: Context, subnet_id: int, *, dry_run: bool = False) -> None:
     """Raises SubnetNotFound, InUse while vNICs are on it or addresses of it are held, draining or cooling."""
     with ctx.db.write(dry_run=dry_run) as connection:
-        row = require(connection, subnet_id, lock=True)
+        row = require_alone(connection, subnet_id)
         on_it = list(connection.execute(select(vnics.c.id).where(vnics.c.subnet_id == subnet_id).limit(20)).scalars())
         if on_it:
             raise InUse(
@@ -133,12 +137,28 @@ def delete_in(connection: Connection, row: AnyRow) -> None:
 
 def require(connection: Connection, subnet_id: int, *, lock: bool = False) -> AnyRow:
     """The subnet's row, with how many addresses it hands out (`size`) and how many of them are `free`; locked until the
-    transaction ends if asked. Raises SubnetNotFound."""
+    transaction ends if asked, which keeps nobody from naming it. Raises SubnetNotFound."""
     find = _find_locked if lock else _find
-    row = find(connection, subnet_id=subnet_id).one_or_none()
-    if row is None:
-        raise missing(subnet_id)
-    return row
+    return _found(subnet_id, find(connection, subnet_id=subnet_id).one_or_none())
+
+
+def require_alone(connection: Connection, subnet_id: int) -> AnyRow:
+    """The same row for whoever removes or retires it: locked so that nobody comes to name it, and those are waited for
+    and seen who did in a transaction that had not ended. Raises SubnetNotFound."""
+    return _found(subnet_id, _find_alone(connection, subnet_id=subnet_id).one_or_none())
+
+
+def require_kept(connection: Connection, subnet_id: int) -> AnyRow:
+    """The row of a subnet that is about to be named: until the transaction ends nobody removes or retires it, though it
+    may change otherwise. Raises SubnetNotFound."""
+    return _found(subnet_id, _find_kept(connection, subnet_id=subnet_id).one_or_none())
+
+
+def lock(connection: Connection, subnet_ids: Iterable[int | None]) -> None:
+    """Locks several subnets as `require` does; None stands for no subnet."""
+    if ids := sorted({each for each in subnet_ids if each is not None}):
+        own = among(connection, subnets.c.id, ids)
+        connection.execute(select(subnets.c.id).where(own).order_by(subnets.c.id).with_for_update(key_share=True))
 
 
 def missing(subnet_id: int) -> SubnetNotFound:
@@ -182,6 +202,17 @@ def hands_out(connection: Connection, row: AnyRow, offset: int) -> bool:
     return within(handed_out(connection, row), offset)
 
 
+def lock_around(connection: Connection, places: Iterable[tuple[str, IPAddress]]) -> None:
+    """Locks what `keep_from_vnics` and `return_to_vnics` change for these networks and addresses, all at once."""
+    places = list(places)
+    known = among(connection, networks_table.c.id, {network_id for network_id, _ in places})
+    for network_id in connection.execute(select(networks_table.c.id).where(known).order_by(networks_table.c.id)):
+        lock_network(connection, *network_id)
+    on_them = select(subnets).where(among(connection, subnets.c.network_id, {network_id for network_id, _ in places}))
+    rows = connection.execute(on_them).all()
+    lock(connection, (row.id for row in rows if any(address in IPNetwork(row.cidr) for _, address in places)))
+
+
 def keep_from_vnics(connection: Connection, network_id: str, address: IPAddress) -> None:
     """Takes a host's own address out of what the network's subnets hand out. Raises AddressTaken."""
     for row, offset in _subnets_around(connection, network_id, address):
@@ -214,9 +245,12 @@ def holder_of(address: AnyRow) -> str:
 
 
 def tie_macs(connection: Connection, subnet_id: int, ranges: Sequence[MacRange]) -> None:
-    """Ties these MACs to the subnet, and no others."""
+    """Ties these MACs to the subnet, and no others. Unless another subnet lets go of them in the same transaction, the
+    caller has the rules alone: that MACs are tied to one subnet is none that a unique index can hold. Raises
+    RangesOverlapSubnets."""
     connection.execute(delete(subnet_mac_ranges).where(subnet_mac_ranges.c.subnet_id == subnet_id))
     if ranges:
+        _refuse_ties(connection, ranges)
         connection.execute(
             insert(subnet_mac_ranges),
             [{"subnet_id": subnet_id, "first": each.first.value, "last": each.last.value} for each in ranges],
@@ -271,6 +305,36 @@ def _spec_fields(row: AnyRow) -> dict[str, Any]:
     }
 
 
+def _refuse_ties(connection: Connection, ranges: Sequence[MacRange]) -> None:
+    """Raises RangesOverlapSubnets if MACs of these ranges are tied to a subnet."""
+    found = [
+        (each, MacRange(Mac(row.first), Mac(row.last)), row)
+        for row in connection.execute(
+            select(subnet_mac_ranges, subnets.c.cidr, subnets.c.network_id)
+            .join(subnets, subnets.c.id == subnet_mac_ranges.c.subnet_id)
+            .order_by(subnet_mac_ranges.c.first)
+        )
+        for each in ranges
+        if each.first.value <= row.last and row.first <= each.last.value
+    ]
+    if found:
+        told = "; ".join(f"{each} with {other} of subnet {row.subnet_id} ({row.cidr})" for each, other, row in found)
+        raise RangesOverlapSubnets(
+            f"mac_ranges: they overlap with other subnets': {told}. A MAC is tied to one subnet at most: choose ranges "
+            "that no subnet has, or take them from that one first.",
+            overlaps=[
+                {
+                    "range": {"from": str(each.first), "to": str(each.last)},
+                    "subnet": row.subnet_id,
+                    "cidr": row.cidr,
+                    "network": row.network_id,
+                    "other_range": {"from": str(other.first), "to": str(other.last)},
+                }
+                for each, other, row in found
+            ],
+        )
+
+
 def _subnets_around(connection: Connection, network_id: str, address: IPAddress) -> list[tuple[AnyRow, int]]:
     """The network's subnets that the address is in, locked, with its offset there. The network need not be."""
     if connection.execute(select(networks_table.c.id).where(networks_table.c.id == network_id)).first() is None:
@@ -323,6 +387,12 @@ def _usage(row: AnyRow, counts: Mapping[str, int]) -> SubnetUsage:
     return SubnetUsage(size=row.size, free=row.free, out_of_range=sum(counts.values()) - in_range, **counts)
 
 
+def _found(subnet_id: int, row: AnyRow | None) -> AnyRow:
+    if row is None:
+        raise missing(subnet_id)
+    return row
+
+
 def _with_space() -> Select[Any]:
     return select(subnets, spaces.c.free, spaces.c.size).join(spaces, spaces.c.id == subnets.c.space_id)
 
@@ -334,4 +404,15 @@ def _find(subnet_id: Any) -> Executable:
 
 @prepared
 def _find_locked(subnet_id: Any) -> Executable:
+    # Not FOR UPDATE, for which whoever puts a vNIC on the subnet would have to wait.
+    return _with_space().where(subnets.c.id == subnet_id).with_for_update(key_share=True)
+
+
+@prepared
+def _find_alone(subnet_id: Any) -> Executable:
     return _with_space().where(subnets.c.id == subnet_id).with_for_update()
+
+
+@prepared
+def _find_kept(subnet_id: Any) -> Executable:
+    return select(subnets).where(subnets.c.id == subnet_id).with_for_update(read=True, key_share=True)

@@ -5,21 +5,7 @@ from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    ColumnElement,
-    Connection,
-    Integer,
-    Table,
-    any_,
-    func,
-    literal,
-    select,
-)
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Connection, Integer, Table
 
 from leasehold.store import driver
 
@@ -69,14 +55,6 @@ def _statement(dialect: str, table: Table, columns: tuple[Column[Any], ...], rep
         f"{into} SELECT {taken} FROM ROWS FROM (json_to_recordset(%s::json) AS ({fields})) WITH ORDINALITY "  # noqa: S608
         f"AS given({', '.join([*keys, 'place'])}) ORDER BY place{tail}"
     )
-
-
-def is_among(connection: Connection, column: ColumnElement[Any], wanted: Collection[int | str]) -> ColumnElement[bool]:
-    """The column has one of these values, which go over as one parameter however many they are."""
-    if connection.dialect.name == "sqlite":
-        each = func.json_each(json.dumps(list(wanted))).table_valued("value")
-        return column.in_(select(each.c.value))
-    return column == any_(literal(list(wanted), ARRAY(column.type)))
 
 
 def _type_of(column: Column[Any]) -> str:

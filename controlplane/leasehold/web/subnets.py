@@ -19,6 +19,9 @@ from leasehold.errors import (
     MacReserved,
     NetworkNotFound,
     RangeInvalid,
+    RangeNotUnicast,
+    RangesOverlap,
+    RangesOverlapSubnets,
     ReservationNotFound,
     RevisionMismatch,
     SubnetExhausted,
@@ -295,7 +298,15 @@ class ReservationPage(PageOut[ReservationOut]):
     keyed=True,
     answer=SubnetOut,
     statuses=(201, 200),
-    errors=[SubnetInvalid, RangeInvalid, NetworkNotFound, SubnetOverlap],
+    errors=[
+        SubnetInvalid,
+        RangeInvalid,
+        RangeNotUnicast,
+        RangesOverlap,
+        NetworkNotFound,
+        SubnetOverlap,
+        RangesOverlapSubnets,
+    ],
 )
 def create_subnet(ctx: Context, query: WriteQuery, body: SubnetIn) -> Reply[Subnet]:
     """Creates a subnet. A dry run answers 200 with the subnet as it would be; its id is not kept for it."""
@@ -323,7 +334,17 @@ def get_subnet(ctx: Context, subnet_id: SubnetId) -> Reply[Subnet]:
     "/subnets/<subnet_id>",
     roles=WRITERS,
     answer=ChangedSubnetOut,
-    errors=[SubnetNotFound, SubnetInvalid, RangeInvalid, SubnetOverlap, InUse, RevisionMismatch],
+    errors=[
+        SubnetNotFound,
+        SubnetInvalid,
+        RangeInvalid,
+        RangeNotUnicast,
+        RangesOverlap,
+        SubnetOverlap,
+        RangesOverlapSubnets,
+        InUse,
+        RevisionMismatch,
+    ],
 )
 def patch_subnet(
     ctx: Context, subnet_id: SubnetId, query: WriteQuery, body: SubnetPatch, if_match: int | None

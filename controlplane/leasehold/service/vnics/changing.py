@@ -1,12 +1,13 @@
 """vNICs created, replaced, changed, moved and deleted, each under the MAC pool of its scope."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Vnic, VnicChange, VnicSighting, VnicSpec
@@ -15,6 +16,7 @@ from leasehold.service import macs, networks, reservations, scopes, subnets
 from leasehold.service.context import Context
 from leasehold.service.vnics import rows
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
 from leasehold.store.tables import mac_pools, subnet_mac_ranges, vnics
 from leasehold.store.tables import subnets as subnets_table
@@ -34,10 +36,10 @@ def put(ctx: Context, spec: VnicSpec, *, dry_run: bool = False) -> tuple[Vnic, b
     runs.
     """
     with rows.writing(ctx, dry_run) as connection:
-        created = rows.find(connection, spec.id, lock=True) is None
-        put_in(ctx, connection, [spec])
+        row = rows.find(connection, spec.id, lock=True)
+        put_in(ctx, connection, [spec], {} if row is None else {row.id: row})
         vnic = rows.known(connection, spec.id)
-    return vnic, created
+    return vnic, row is None
 
 
 def put_all(ctx: Context, specs: Sequence[VnicSpec], *, dry_run: bool = False) -> list[Vnic]:
@@ -45,8 +47,9 @@ def put_all(ctx: Context, specs: Sequence[VnicSpec], *, dry_run: bool = False) -
     ascending, in the order of their ids. Raises what `put` raises, and FieldInvalid for an id that comes twice."""
     refuse_repetition(specs)
     with rows.writing(ctx, dry_run) as connection:
-        put_in(ctx, connection, specs)
-        return rows.read(connection, among(connection, vnics.c.id, [spec.id for spec in specs]))
+        ids = [spec.id for spec in specs]
+        put_in(ctx, connection, specs, rows.lock(connection, ids))
+        return rows.read(connection, among(connection, vnics.c.id, ids))
 
 
 def change_in(
@@ -68,6 +71,7 @@ def change_in(
         ctx,
         connection,
         [changed(row, wanted)],
+        {vnic_id: row},
         anew={vnic_id} if "mac" in wanted and wanted["mac"] is None else (),
         while_running="follow",
     )
@@ -142,17 +146,15 @@ def put_in(
     ctx: Context,
     connection: Connection,
     specs: Sequence[VnicSpec],
+    present: Mapping[str, AnyRow],
     anew: Container[str] = (),
     while_running: WhileRunning = "refuse",
+    starting: Container[str] = (),
 ) -> None:
-    """What `put_all` does, in a transaction of `writing`; those of `anew` get a new MAC even if they have one."""
-    ids = [spec.id for spec in specs]
-    present = {
-        row.id: row
-        for row in connection.execute(
-            select(vnics).where(among(connection, vnics.c.id, ids)).order_by(vnics.c.id).with_for_update()
-        )
-    }
+    """What `put_all` does, in a transaction of `writing` that has locked those of the vNICs that are `present`. Those
+    of `anew` get a new MAC even if they have one; those of `starting` are about to be started, in this transaction."""
+    running = [spec for spec in specs if spec.id in starting or (spec.id in present and present[spec.id].running)]
+    _lock_subnets(connection, running, present)
     # A thousand vNICs of one call are of few scopes and networks.
     pool_for = cache(partial(scopes.pool_for, connection))
     network_of = cache(partial(_network_of, connection))
@@ -166,7 +168,6 @@ def put_in(
         )
         for spec in sorted(specs, key=lambda spec: spec.id)
     ]
-    _lock_subnets(connection, [each for each in targets if each.row is not None and each.row.running])
     _lock_macs(connection, targets, anew)
     _give_macs(ctx, connection, targets, anew)
     _settle_subnets(connection, targets)
@@ -177,6 +178,7 @@ def put_in(
             rows.refuse_change_while_running(target.row, fields)
     _write(connection, targets, altered)
     if any(row.missing_ms is not None for row in present.values()):
+        ids = [spec.id for spec in specs]
         connection.execute(update(vnics).where(among(connection, vnics.c.id, ids)).values(missing_ms=None))
     for target in altered:
         row = target.row
@@ -237,16 +239,12 @@ class _Target:
         return {name: value for name, value in self.values.items() if getattr(self.row, name) != value}
 
 
-def _lock_subnets(connection: Connection, running: Sequence[_Target]) -> None:
-    """Locks the subnets that the vNICs are on or come to."""
-    concerned = {each.subnet for each in running} | {each.row.subnet_id for each in running if each.row is not None}
-    if ids := sorted(each for each in concerned if each is not None):
-        connection.execute(
-            select(subnets_table.c.id)
-            .where(among(connection, subnets_table.c.id, ids))
-            .order_by(subnets_table.c.id)
-            .with_for_update()
-        )
+def _lock_subnets(connection: Connection, running: Sequence[VnicSpec], present: Mapping[str, AnyRow]) -> None:
+    """Locks the subnets that vNICs with addresses are on, or come to, or may come to by their MACs."""
+    concerned = {spec.subnet for spec in running}
+    if None in concerned:
+        concerned.update(connection.execute(select(subnet_mac_ranges.c.subnet_id)).scalars())
+    subnets.lock(connection, concerned | {present[spec.id].subnet_id for spec in running if spec.id in present})
 
 
 def _lock_macs(connection: Connection, targets: Sequence[_Target], anew: Container[str]) -> None:
@@ -311,17 +309,12 @@ def _settle_subnets(connection: Connection, targets: Sequence[_Target]) -> None:
     if not without or connection.execute(select(subnet_mac_ranges.c.subnet_id).limit(1)).first() is None:
         return
     for target in without:
-        query = (
-            select(subnets_table.c.network_id, subnets_table.c.id)
-            .join(subnet_mac_ranges, subnet_mac_ranges.c.subnet_id == subnets_table.c.id)
-            .where(subnet_mac_ranges.c.first <= target.mac.value, subnet_mac_ranges.c.last >= target.mac.value)
-            .order_by(subnets_table.c.id)
-            .limit(1)
-        )
-        if target.network is not None:
-            query = query.where(subnets_table.c.network_id == target.network)
-        found = connection.execute(query).one_or_none()
+        found = _subnet_tied_to(connection, mac=target.mac.value, network=target.network).one_or_none()
+        # A renumbering takes the MACs along. One that was under way was waited for, and the new subnet is seen now.
+        if found is not None and found.successor_id is not None:
+            found = _subnet_tied_to(connection, mac=target.mac.value, network=target.network).one_or_none()
         if found is not None:
+            reservations.refuse_retiring(found)
             target.network, target.subnet = found.network_id, found.id
 
 
@@ -361,7 +354,7 @@ def _network_of(connection: Connection, network: str | None, subnet: int | None)
         networks.require(connection, network)
     if subnet is None:
         return network
-    row = subnets.require(connection, subnet)
+    row = subnets.require_kept(connection, subnet)
     reservations.refuse_retiring(row)
     own: str = row.network_id
     if network not in (None, own):
@@ -372,3 +365,20 @@ def _network_of(connection: Connection, network: str | None, subnet: int | None)
             value=subnet,
         )
     return own
+
+
+@prepared
+def _subnet_tied_to(mac: Any, network: Any) -> Executable:
+    """The subnet that the MAC is tied to, on the network or with None on any, kept from being removed or renumbered."""
+    return (
+        select(subnets_table)
+        .join(subnet_mac_ranges, subnet_mac_ranges.c.subnet_id == subnets_table.c.id)
+        .where(
+            subnet_mac_ranges.c.first <= mac,
+            subnet_mac_ranges.c.last >= mac,
+            subnets_table.c.network_id == func.coalesce(network, subnets_table.c.network_id),
+        )
+        .order_by(subnets_table.c.id)
+        .limit(1)
+        .with_for_update(of=subnets_table, read=True, key_share=True)
+    )

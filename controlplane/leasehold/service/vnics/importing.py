@@ -43,6 +43,7 @@ def take_in_with(
         ctx,
         connection,
         [replace(spec, mac=None) if spec.id in reassigned else spec for spec in specs],
+        rows.lock(connection, [spec.id for spec in specs]),
         anew={spec.id for spec in specs if spec.id in reassigned and spec.mac is not None},
     )
     found = rows.read(connection, among(connection, vnics.c.id, [spec.id for spec in specs]))

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, update
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import NotStarted, Reassigned, RefusedMac, Synced, Updated, VnicSighting, VnicSpec
 from leasehold.errors import Conflict, FieldInvalid, Unavailable
-from leasehold.service import macs
+from leasehold.service import macs, subnets
 from leasehold.service.context import Context
 from leasehold.service.vnics import changing, importing, rows, starting
 from leasehold.store.database import AnyRow, part_of
@@ -95,13 +95,16 @@ def _miss(ctx: Context, connection: Connection, *, vnic_ids: Sequence[str]) -> S
     """Marks vNICs that the list is without, or lets them go."""
     now_ms = ctx.now_ms()
     due_ms = now_ms - round(ctx.settings.missing_grace_s * 1000)
-    locked = _locked(connection, vnic_ids)
+    locked = rows.lock(connection, vnic_ids)
     marked = tuple(row.id for row in locked.values() if row.missing_ms is None)
     due = [row for row in locked.values() if row.missing_ms is not None and row.missing_ms <= due_ms]
     connection.execute(update(vnics).where(among(connection, vnics.c.id, marked)).values(missing_ms=now_ms))
-    for row in due:
-        changing.delete_in(ctx, connection, rows.require(connection, row.id))
     gone = {row.id for row in due}
+    # All at once, since in the order of the vNICs they would come in any order.
+    subnets.lock(connection, (row.subnet_id for row in due))
+    macs.lock(connection, [], gone, [])
+    for row in due:
+        changing.delete_in(ctx, connection, row)
     return Synced(
         marked=marked,
         deleted=tuple(sorted(gone)),
@@ -112,10 +115,11 @@ def _miss(ctx: Context, connection: Connection, *, vnic_ids: Sequence[str]) -> S
 def _bring(ctx: Context, connection: Connection, *, seen: Sequence[VnicSighting], reassign: bool) -> Synced:
     """Creates and changes vNICs as they were seen, and starts and stops them."""
     ids = [each.id for each in seen]
-    before = _locked(connection, ids)
+    before = rows.lock(connection, ids)
     specs, answer = _specs(connection, seen, before, reassign=reassign)
     anew = {each.vnic for each in answer.reassigned}
-    changing.put_in(ctx, connection, specs, anew=anew, while_running="follow")
+    starts = {each.id for each in seen if each.running}
+    changing.put_in(ctx, connection, specs, before, anew=anew, while_running="follow", starting=starts)
     after = {row.id: row for row in connection.execute(select(vnics).where(among(connection, vnics.c.id, ids)))}
     answer = replace(
         answer,
@@ -175,7 +179,6 @@ def _run(
         if row is None or each.running is None:
             continue
         if row.running and not each.running:
-            rows.require(connection, row.id)
             starting.stop_in(ctx, connection, row.id)
             yield Synced(stopped=(row.id,))
         elif each.running and (not row.running or row.id in unserved) and not starting.is_settling(connection, row):
@@ -185,12 +188,6 @@ def _run(
                 yield Synced(started=(row.id,))
             except (Conflict, Unavailable) as error:
                 yield Synced(not_started=(NotStarted(vnic=row.id, code=type(error).code, detail=str(error)),))
-
-
-def _locked(connection: Connection, vnic_ids: Iterable[str]) -> dict[str, AnyRow]:
-    """Those of the vNICs that are here, locked until the transaction ends, by id."""
-    query = select(vnics).where(among(connection, vnics.c.id, vnic_ids)).order_by(vnics.c.id).with_for_update()
-    return {row.id: row for row in connection.execute(query)}
 
 
 def _changed(before: AnyRow, after: AnyRow) -> tuple[str, ...]:

@@ -21,8 +21,10 @@ def make_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
         raise FieldInvalid("twin: a vNIC is not its own twin. Name another.", field="twin", value=twin_id)
     with rows.writing(ctx, dry_run) as connection:
         pair = sorted((vnic_id, twin_id))
-        of_id = {each: rows.require(connection, each) for each in pair}
-        row, twin = of_id[vnic_id], of_id[twin_id]
+        present = rows.lock(connection, pair)
+        if unknown := [each for each in (vnic_id, twin_id) if each not in present]:
+            raise rows.missing(unknown[0])
+        row, twin = present[vnic_id], present[twin_id]
         macs.lock(connection, [], pair, [])
         known = connection.execute(
             select(twins).where(twins.c.vnic_id == pair[0], twins.c.twin_id == pair[1])
