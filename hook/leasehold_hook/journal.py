@@ -337,12 +337,7 @@ class Journal:
         damage = None
         try:
             self._contents = self._inspect(now_ms)
-            # A commit that makes the write-ahead log longer takes three times as long as one that writes over what is
-            # there. Pages that do not fit into the cache go there, and stay as room when they are rolled back.
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("CREATE TABLE room (octets BLOB)")
-            self._db.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_OCTETS,))
-            self._db.execute("ROLLBACK")
+            self._make_room()
             with self._committed():
                 self._db.execute("DELETE FROM withdrawals WHERE until_ms <= ?", (now_ms,))
                 self._db.execute("UPDATE boots SET boot_order = max(boot_order, ?) + 1", (last_boot,))
@@ -358,6 +353,20 @@ class Journal:
         if damage is not None:
             self._db.close()
         return damage
+
+    def _make_room(self) -> None:
+        """Give the write-ahead log the size that it grows to. A commit that makes it longer takes three times as long
+        as one that writes over what is there."""
+        try:
+            # Pages that do not fit into the cache go into the log, and stay there as room when they are rolled back.
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("CREATE TABLE room (octets BLOB)")
+            self._db.execute("INSERT INTO room VALUES (zeroblob(?))", (_ROOM_OCTETS,))
+        except sqlite3.OperationalError:
+            pass  # commits take longer on a disk without so much room, and say it where that is not even for them
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def _inspect(self, now_ms: int) -> list[Contents]:
         """The contents of a journal that can be trusted; raises _Damaged and more otherwise."""

@@ -258,6 +258,18 @@ def test_a_change_that_does_not_fit_on_the_disk_changes_nothing(state: Path, bor
     assert (journal.state(7), journal.by_mac(7, ROWS[1][0])) == (before, None)
 
 
+def test_a_disk_without_room_for_the_log_to_come_keeps_no_journal_from_being_read_and_written(
+    state: Path, border: StandIn
+) -> None:
+    journal = opened(state, border)
+    put(journal, ROWS[:1])
+    journal.close()
+    with disk_full(2_000_000):
+        again = opened(state, border)
+        put(again, ROWS[1:])
+    assert again.count == len(ROWS)
+
+
 def test_changes_are_taken_again_once_the_disk_has_room(state: Path, border: StandIn) -> None:
     journal = opened(state, border)
     with disk_full(), pytest.raises(JournalFailed):

@@ -79,7 +79,9 @@ def test_rows_are_those_of_sqlalchemy(ctx: Context) -> None:
             routes=(Route(destination=IPNetwork("203.0.113.0/24"), gateway=IPAddress("192.0.2.1")),),
         ),
     )
-    query = select(subnets_table, spaces.c.free, spaces.c.size).join(spaces, spaces.c.id == subnets_table.c.space_id)
+    query = select(subnets_table, spaces.c.cursor, spaces.c.free, spaces.c.size).join(
+        spaces, spaces.c.id == subnets_table.c.space_id
+    )
     with ctx.db.read() as connection:
         theirs = connection.execute(query).one()
         ours = subnets.require(connection, subnet.id)

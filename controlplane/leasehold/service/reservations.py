@@ -303,7 +303,7 @@ def _log(connection: Connection, subnet: AnyRow, mac: Mac, offset: int, *, held:
 def _take(ctx: Context, connection: Connection, subnet: AnyRow, wanted: IPAddress | None) -> int:
     spec = subnets.spec_of(subnet)
     if wanted is None:
-        taken = extents.take_any(connection, subnet.space_id)
+        taken = extents.take_any(connection, subnet.space_id, locked=subnet)
         if not taken:
             raise exhaustion.exhausted(ctx, connection, subnet, _owing(), _owed())
         exhaustion.warn(ctx, connection, subnet, by=1, free=subnet.free - 1, size=subnet.size)

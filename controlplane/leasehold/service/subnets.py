@@ -394,7 +394,9 @@ def _found(subnet_id: int, row: AnyRow | None) -> AnyRow:
 
 
 def _with_space() -> Select[Any]:
-    return select(subnets, spaces.c.free, spaces.c.size).join(spaces, spaces.c.id == subnets.c.space_id)
+    return select(subnets, spaces.c.cursor, spaces.c.free, spaces.c.size).join(
+        spaces, spaces.c.id == subnets.c.space_id
+    )
 
 
 @prepared

@@ -1,5 +1,6 @@
 """One door to the database: transactions that read, and transactions that write."""
 
+import logging
 import re
 import sqlite3
 import threading
@@ -31,6 +32,8 @@ from leasehold.store.tables import duties, metadata
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 """A row of a query, its columns as attributes."""
+
+log = logging.getLogger(__name__)
 
 _BUSY_TIMEOUT_MS = 10_000
 _AGAIN_S = 0.02
@@ -135,14 +138,16 @@ class Database:
         """For a process that will write for long: SQLite's write-ahead log gets the size that it grows to. A commit
         that makes a file longer waits for the file system's own journal too, and so for whatever else is written there;
         one that writes over what is there already takes a third of the time."""
-        if self.is_sqlite:
-            with told_as_ours(), self._writer, self.engine.connect() as connection:
-                # Pages that do not fit into the cache go into the log, and stay as room when they are rolled back.
-                octets = _WAL_PAGES * _PAGE_OCTETS + _CACHE_KIB * 1024
-                with connection.execution_options(**{_WRITES: True}).begin() as transaction:
-                    connection.exec_driver_sql("CREATE TABLE room (octets BLOB)")
-                    connection.exec_driver_sql("INSERT INTO room VALUES (zeroblob(?))", (octets,))
-                    transaction.rollback()
+        if not self.is_sqlite:
+            return
+        # Pages that do not fit into the cache go into the log, and stay as room when they are rolled back.
+        octets = _WAL_PAGES * _PAGE_OCTETS + _CACHE_KIB * 1024
+        try:
+            with self.write(dry_run=True) as connection:
+                connection.exec_driver_sql("CREATE TABLE room (octets BLOB)")
+                connection.exec_driver_sql("INSERT INTO room VALUES (zeroblob(?))", (octets,))
+        except DatabaseUnavailable as error:
+            log.warning("The disk has no room for a write-ahead log of %d octets: %s", octets, error)
 
     def dispose(self) -> None:
         """Closes every connection."""

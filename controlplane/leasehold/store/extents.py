@@ -41,9 +41,10 @@ def delete_space(connection: Connection, space_id: int) -> None:
     connection.execute(delete(spaces).where(spaces.c.id == space_id))
 
 
-def take_any(connection: Connection, space_id: int, count: int = 1) -> list[int]:
-    """Takes `count` free numbers, those that have been free longest first; takes none and returns [] if fewer are."""
-    space = _lock(connection, space_id)
+def take_any(connection: Connection, space_id: int, count: int = 1, *, locked: AnyRow | None = None) -> list[int]:
+    """Takes `count` free numbers, those that have been free longest first; takes none and returns [] if fewer are.
+    `locked` has the space's `cursor` and `free`, where the caller has locked its row already."""
+    space = _lock(connection, space_id) if locked is None else locked
     if space.free < count:
         return []
     taken, cursor = _take_from(connection, space_id, count, space.cursor, _NO_END)
