@@ -284,6 +284,9 @@ class Model:
         taking: dict[int, list[str]] = {}
         got: dict[str, int] = {}
         drawing: dict[str, list[str]] = {}
+        for spec in ordered:
+            if spec.mac is not None and spec.mac.value & MULTICAST:
+                raise MacNotUnicast("no card can own it")
         # Who may have a MAC back comes before those that name one.
         for spec in sorted(ordered, key=lambda spec: spec.mac or Mac(0)):
             row = before.get(spec.id)
