@@ -89,7 +89,7 @@ def test_one_who_has_a_subnet_does_not_wait_for_a_new_vnic_on_it(ctx: Context, p
     with ctx.db.write() as connection:
         subnets.require(connection, subnet.id, lock=True)
         creating = Beside(ctx, lambda: vnics.put(ctx, VnicSpec(id="a", vm="vm", name="eth0", subnet=subnet.id))).rest()
-        macs.lock(connection, [], [], [DEFAULT_POOL])
+        macs.draw(ctx, connection, DEFAULT_POOL, ["another"])
     assert creating.end()[1]
     assert postgres_server.deadlocks()[deadlocks:] == []
 

@@ -20,6 +20,7 @@ from leasehold.service import mac_pools, networks, reservations, scopes, subnets
 from leasehold.service.context import Context
 from leasehold.store.tables import hosts
 from service.conftest import Clock
+from service.statements import sent_to
 from service.test_life_of_an_address import a_server, a_subnet, a_vnic, push, start
 
 OTHER = Mac.parse("02:00:00:00:00:99")
@@ -389,3 +390,20 @@ def test_a_put_while_it_runs_points_to_patch(ctx: Context) -> None:
     start(ctx, "a")
     with pytest.raises(InUse, match="PATCH /v1/vnics/a"):
         a_vnic(ctx, "a", None)
+
+
+# ---- what it costs
+
+
+def test_one_is_put_with_few_statements(ctx: Context) -> None:
+    subnet = a_subnet(ctx)
+    scopes.put(ctx, "data_center", "dc")
+    scopes.put(ctx, "cluster", "c", parent="dc")
+
+    def sent(name: str) -> int:
+        with sent_to(ctx.db.engine) as statements:
+            vnics.put(ctx, VnicSpec(id=name, vm="vm", name="eth0", cluster="c", subnet=subnet.id))
+        return len(statements)
+
+    assert sent("a") <= 16
+    assert sent("a") <= 7

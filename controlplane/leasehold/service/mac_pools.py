@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, false, func, insert, select, tuple_, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac, MacRange
 from leasehold.domain.mac_pools import check_ranges, difference
@@ -28,6 +29,7 @@ from leasehold.service.context import Context
 from leasehold.service.macs import Holder
 from leasehold.store import extents
 from leasehold.store.database import AnyRow, Violation
+from leasehold.store.prepared import prepared
 from leasehold.store.tables import mac_pools, macs, scopes, spaces, vnics
 
 
@@ -303,8 +305,13 @@ def require(connection: Connection, pool_id: str, *, lock: bool = False) -> AnyR
 
 def default_pool(connection: Connection) -> str:
     """The id of the default pool."""
-    pool_id: str = connection.execute(select(mac_pools.c.id).where(mac_pools.c.default_pool.is_(True))).scalar_one()
+    pool_id: str = _default(connection).scalar_one()
     return pool_id
+
+
+def allowing_duplicates(connection: Connection) -> set[str]:
+    """The ids of the pools that allow duplicates."""
+    return set(connection.execute(select(mac_pools.c.id).where(mac_pools.c.allow_duplicates)).scalars())
 
 
 def refuse_duplicates(duplicates: Mapping[Mac, list[Holder]], where: str) -> None:
@@ -433,3 +440,8 @@ def _pool(connection: Connection, row: AnyRow) -> MacPool:
             out_of_range=outside,
         ),
     )
+
+
+@prepared
+def _default() -> Executable:
+    return select(mac_pools.c.id).where(mac_pools.c.default_pool)

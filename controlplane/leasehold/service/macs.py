@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, or_, select, true, update
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
@@ -17,6 +17,7 @@ from leasehold.errors import MacPoolExhausted, MacTaken
 from leasehold.service import events
 from leasehold.service.context import Context
 from leasehold.store import database, extents
+from leasehold.store.bulk import write_rows
 from leasehold.store.database import AnyRow
 from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
@@ -50,22 +51,17 @@ def change_rules(connection: Connection) -> None:
     database.lock(connection, _RULES, shared=False)
 
 
-def lock(connection: Connection, wanted: Iterable[Mac], vnic_ids: Iterable[str], pool_ids: Iterable[str]) -> None:
-    """Locks these MACs, those that the vNICs have or may have back, and then the spaces of the pools and of all that
-    hold one of these MACs or overlap."""
-    ids = list(vnic_ids)
-    own = select(vnics.c.mac).where(among(connection, vnics.c.id, ids))
-    cooling = select(macs.c.mac).where(among(connection, macs.c.vnic_id, ids), macs.c.holders == 0)
+def lock(connection: Connection, wanted: Iterable[Mac], own: Iterable[Mac], pool_ids: Iterable[str]) -> None:
+    """Locks the MACs that are wanted, those that vNICs have of their own or may have back, and then the spaces of the
+    pools and of all that hold one of the wanted or overlap."""
     numbers = sorted({mac.value for mac in wanted})
-    # Not as conditions of one query: PostgreSQL would read the whole table for them.
-    known = {*numbers, *connection.execute(own.union(cooling)).scalars()}
-    if known:
+    if known := {*numbers, *(mac.value for mac in own)}:
         connection.execute(
             select(macs.c.mac).where(among(connection, macs.c.mac, known)).order_by(macs.c.mac).with_for_update()
         )
     pools = sorted(pool_ids)
-    if not numbers and len(pools) == 1:
-        _lock_spaces(connection, pool_id=pools[0])
+    if not numbers and len(pools) <= 1:
+        # Whoever draws from one pool locks its spaces then, and no others.
         return
     mine, theirs = mac_ranges.alias("mine"), mac_ranges.alias("theirs")
     overlapping = (
@@ -99,10 +95,11 @@ def draw(
 
     Raises MacPoolExhausted, and takes none, when there are fewer.
     """
-    pool = _pool_with_space(connection, pool_id=pool_id).one()
+    around = _pools_around(connection, pool_id=pool_id)
+    (pool,) = (row for row in around if row.id == pool_id)
     wanted = len(vnic_ids)
     if within is None:
-        taken = extents.take_any(connection, pool.space_id, wanted)
+        taken = extents.take_any(connection, pool.space_id, wanted, locked=pool)
     else:
         taken = extents.take_within(connection, pool.space_id, within, wanted)
     if len(taken) < wanted:
@@ -114,15 +111,10 @@ def draw(
             wanted=wanted,
             free=free,
         )
-    _take_from_others(connection, pool.id, taken)
+    if len(around) > 1:
+        _take_from_others(connection, pool.id, taken)
     taken.sort()
-    connection.execute(
-        insert(macs),
-        [
-            {"mac": mac, "holders": 1, "shared": False, "vnic_id": vnic_id, "free_at_ms": None}
-            for mac, vnic_id in zip(taken, vnic_ids, strict=True)
-        ],
-    )
+    _hold(connection, zip(taken, vnic_ids, strict=True))
     tell_if_low(ctx, connection, pool, free=pool.free - wanted, size=pool.size)
     return [Mac(mac) for mac in taken]
 
@@ -152,9 +144,7 @@ def claim_unused(ctx: Context, connection: Connection, wanted: Mapping[Mac, str]
     for space_id, (pool, numbers) in of_pool.items():
         if taken := extents.take_all(connection, space_id, numbers):
             tell_if_low(ctx, connection, pool, free=pool.free - taken, size=pool.size)
-    connection.execute(
-        insert(macs), [{"mac": mac, "holders": 1, "shared": False, "vnic_id": wanted[Mac(mac)]} for mac in unused]
-    )
+    _hold(connection, ((mac, wanted[Mac(mac)]) for mac in unused))
     return {Mac(mac) for mac in unused}
 
 
@@ -180,7 +170,7 @@ def claim(
         for pool in _pools_with(connection, mac):
             if extents.take(connection, pool.space_id, mac.value):
                 tell_if_low(ctx, connection, pool, free=pool.free - 1, size=pool.size)
-        connection.execute(insert(macs).values(mac=mac.value, holders=1, shared=False, vnic_id=vnic_id))
+        _hold(connection, [(mac.value, vnic_id)])
         return
     if row.holders:
         others = [*holders(connection, [mac]).get(mac, []), *beside]
@@ -196,13 +186,14 @@ def claim(
     )
 
 
-def may_regain(connection: Connection, vnic_ids: Iterable[str]) -> set[str]:
-    """Those of the vNICs that let a MAC go which cools."""
-    return set(
-        connection.execute(
-            select(macs.c.vnic_id).where(among(connection, macs.c.vnic_id, vnic_ids), macs.c.holders == 0)
-        ).scalars()
-    )
+def may_regain(connection: Connection, vnic_ids: Sequence[str]) -> list[tuple[str, Mac]]:
+    """Those of the vNICs that let a MAC go which cools, with that MAC."""
+    found: Iterable[AnyRow]
+    if len(vnic_ids) == 1:
+        found = _cooling(connection, vnic_id=vnic_ids[0])
+    else:
+        found = connection.execute(_cooling_where(among(connection, macs.c.vnic_id, vnic_ids)))
+    return [(row.vnic_id, Mac(row.mac)) for row in found]
 
 
 def regain(connection: Connection, vnic_id: str, within: Sequence[extents.Extent] | None = None) -> Mac | None:
@@ -223,28 +214,9 @@ def regain(connection: Connection, vnic_id: str, within: Sequence[extents.Extent
 
 def release(ctx: Context, connection: Connection, mac: Mac, vnic_id: str) -> None:
     """The vNIC lets the MAC go, and is no twin any more of those that keep it; when it was the last, the MAC cools."""
-    keeping = select(vnics.c.id).where(vnics.c.mac == mac.value, vnics.c.id != vnic_id)
-    connection.execute(
-        delete(twins).where(
-            or_(
-                and_(twins.c.vnic_id == vnic_id, twins.c.twin_id.in_(keeping)),
-                and_(twins.c.twin_id == vnic_id, twins.c.vnic_id.in_(keeping)),
-            )
-        )
-    )
+    _part_from_twins(connection, vnic_id=vnic_id, mac=mac.value)
     free_at_ms = ctx.now_ms() + round(ctx.settings.cool_down_s * 1000)
-    row = connection.execute(select(macs.c.holders).where(macs.c.mac == mac.value).with_for_update()).one()
-    left = row.holders - 1
-    connection.execute(
-        update(macs)
-        .where(macs.c.mac == mac.value)
-        .values(
-            holders=left,
-            shared=left > 1,
-            vnic_id=macs.c.vnic_id if left else vnic_id,
-            free_at_ms=None if left else free_at_ms,
-        )
-    )
+    _let_go(connection, mac=mac.value, vnic_id=vnic_id, free_at_ms=free_at_ms)
 
 
 def sweep(ctx: Context) -> int:
@@ -310,12 +282,9 @@ def holders(connection: Connection, wanted: Iterable[Mac]) -> dict[Mac, list[Hol
 
 def tied_to(connection: Connection, subnet_id: int | None) -> list[tuple[int, int]] | None:
     """The MACs that are tied to the subnet; None where none are."""
-    rows = connection.execute(
-        select(subnet_mac_ranges.c.first, subnet_mac_ranges.c.last)
-        .where(subnet_mac_ranges.c.subnet_id == subnet_id)
-        .order_by(subnet_mac_ranges.c.first)
-    ).all()
-    return [(row.first, row.last) for row in rows] or None
+    if subnet_id is None:
+        return None
+    return [(row.first, row.last) for row in _ties(connection, subnet_id=subnet_id)] or None
 
 
 def within_ranges(connection: Connection, wanted: Iterable[Mac]) -> set[Mac]:
@@ -387,24 +356,69 @@ def _take_from_others(connection: Connection, pool_id: str, numbers: Sequence[in
                 extents.take(connection, other.space_id, number)
 
 
-@prepared
-def _pool_with_space(pool_id: Any) -> Executable:
-    return (
-        select(mac_pools.c.id, mac_pools.c.name, spaces.c.id.label("space_id"), spaces.c.size, spaces.c.free)
-        .join(spaces, spaces.c.id == mac_pools.c.space_id)
-        .where(mac_pools.c.id == pool_id)
-        .with_for_update(of=spaces)
-    )
+def _hold(connection: Connection, taken: Iterable[tuple[int, str]]) -> None:
+    """Writes that these MACs, of which there is no row yet, have these vNICs as their only holders."""
+    columns = [macs.c.mac, macs.c.vnic_id, macs.c.holders, macs.c.shared]
+    write_rows(connection, macs, columns, [(mac, vnic_id, 1, False) for mac, vnic_id in taken])
 
 
 @prepared
-def _lock_spaces(pool_id: Any) -> Executable:
-    """Of one pool, and of those whose ranges overlap with its own."""
+def _pools_around(pool_id: Any) -> Executable:
+    """The pool and those whose ranges overlap with its own, with their spaces, which are locked."""
     mine, theirs = mac_ranges.alias("mine"), mac_ranges.alias("theirs")
     overlapping = (
         select(theirs.c.mac_pool_id)
         .join(mine, and_(mine.c.first <= theirs.c.last, theirs.c.first <= mine.c.last))
         .where(mine.c.mac_pool_id == pool_id)
     )
-    pools = select(mac_pools.c.space_id).where(or_(mac_pools.c.id == pool_id, mac_pools.c.id.in_(overlapping)))
-    return select(spaces.c.id).where(spaces.c.id.in_(pools)).order_by(spaces.c.id).with_for_update()
+    return (
+        select(mac_pools.c.id, mac_pools.c.name, mac_pools.c.space_id, spaces.c.size, spaces.c.free, spaces.c.cursor)
+        .join(spaces, spaces.c.id == mac_pools.c.space_id)
+        .where(or_(mac_pools.c.id == pool_id, mac_pools.c.id.in_(overlapping)))
+        .order_by(spaces.c.id)
+        .with_for_update(of=spaces)
+    )
+
+
+@prepared
+def _cooling(vnic_id: Any) -> Executable:
+    return _cooling_where(macs.c.vnic_id == vnic_id)
+
+
+def _cooling_where(whose: ColumnElement[bool]) -> Executable:
+    return select(macs.c.vnic_id, macs.c.mac).where(whose, macs.c.holders == 0)
+
+
+@prepared
+def _ties(subnet_id: Any) -> Executable:
+    return (
+        select(subnet_mac_ranges.c.first, subnet_mac_ranges.c.last)
+        .where(subnet_mac_ranges.c.subnet_id == subnet_id)
+        .order_by(subnet_mac_ranges.c.first)
+    )
+
+
+@prepared
+def _part_from_twins(vnic_id: Any, mac: Any) -> Executable:
+    keeping = select(vnics.c.id).where(vnics.c.mac == mac, vnics.c.id != vnic_id)
+    return delete(twins).where(
+        or_(
+            and_(twins.c.vnic_id == vnic_id, twins.c.twin_id.in_(keeping)),
+            and_(twins.c.twin_id == vnic_id, twins.c.vnic_id.in_(keeping)),
+        )
+    )
+
+
+@prepared
+def _let_go(mac: Any, vnic_id: Any, free_at_ms: Any) -> Executable:
+    is_last = macs.c.holders == 1
+    return (
+        update(macs)
+        .where(macs.c.mac == mac)
+        .values(
+            holders=macs.c.holders - 1,
+            shared=macs.c.holders > 2,
+            vnic_id=case((is_last, vnic_id), else_=macs.c.vnic_id),
+            free_at_ms=case((is_last, free_at_ms), else_=None),
+        )
+    )

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Select, case, delete, func, insert, select, update
+from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.values import Scope, ScopeKind
 from leasehold.errors import FieldInvalid, ScopeInUse, ScopeNotFound
@@ -12,12 +13,15 @@ from leasehold.service import mac_pools
 from leasehold.service import macs as macs_service
 from leasehold.service.context import Context
 from leasehold.store.database import AnyRow
+from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
+from leasehold.store.tables import mac_pools as mac_pools_table
 from leasehold.store.tables import scopes, vnics
 
 PARENT: dict[ScopeKind, ScopeKind | None] = {"data_center": None, "cluster": "data_center", "vm_pool": "cluster"}
 _WORDS: dict[ScopeKind, str] = {"data_center": "data center", "cluster": "cluster", "vm_pool": "VM pool"}
 _NAMED = 50
+_own, _above, _top = scopes.alias("own"), scopes.alias("above"), scopes.alias("top")
 
 
 def put(
@@ -58,7 +62,7 @@ def put_in(
         _come_under_new_rules(connection, kind, scope_id)
     else:
         connection.execute(insert(scopes).values(kind=kind, id=scope_id, **values))
-    return _scope(connection, require(connection, kind, scope_id)), not changed
+    return _scope(require(connection, kind, scope_id)), not changed
 
 
 def exists(connection: Connection, kind: ScopeKind, scope_id: str) -> bool:
@@ -70,14 +74,14 @@ def exists(connection: Connection, kind: ScopeKind, scope_id: str) -> bool:
 def get(ctx: Context, kind: ScopeKind, scope_id: str) -> Scope:
     """Raises ScopeNotFound."""
     with ctx.db.read() as connection:
-        return _scope(connection, require(connection, kind, scope_id))
+        return _scope(require(connection, kind, scope_id))
 
 
 def list_scopes(ctx: Context, kind: ScopeKind) -> list[Scope]:
     """All of a kind, by id."""
     with ctx.db.read() as connection:
-        rows = connection.execute(select(scopes).where(scopes.c.kind == kind).order_by(scopes.c.id)).all()
-        return [_scope(connection, row) for row in rows]
+        rows = connection.execute(_scopes().where(_own.c.kind == kind).order_by(_own.c.id)).all()
+        return [_scope(row) for row in rows]
 
 
 def delete_scope(ctx: Context, kind: ScopeKind, scope_id: str, *, dry_run: bool = False) -> None:
@@ -114,12 +118,13 @@ def pool_for(connection: Connection, *, cluster: str | None, vm_pool: str | None
             )
         if at.mac_pool_id is None and at.parent_id is None:
             at = around
-    return _pool_from(connection, at)
+    return mac_pools.default_pool(connection) if at is None else str(at.effective_pool_id)
 
 
 def require(connection: Connection, kind: ScopeKind, scope_id: str) -> AnyRow:
-    """The scope's row; raises ScopeNotFound."""
-    row = connection.execute(select(scopes).where(scopes.c.kind == kind, scopes.c.id == scope_id)).one_or_none()
+    """The scope's row, with `effective_pool_id`: its own MAC pool, else the nearest above it, else the default. Raises
+    ScopeNotFound."""
+    row = _find(connection, kind=kind, scope_id=scope_id).one_or_none()
     if row is None:
         path = kind.replace("_", "-") + "s"
         raise ScopeNotFound(
@@ -130,22 +135,13 @@ def require(connection: Connection, kind: ScopeKind, scope_id: str) -> AnyRow:
     return row
 
 
-def _pool_from(connection: Connection, scope: AnyRow | None) -> str:
-    while scope is not None:
-        if scope.mac_pool_id is not None:
-            return str(scope.mac_pool_id)
-        above = PARENT[scope.kind]
-        scope = None if above is None or scope.parent_id is None else require(connection, above, scope.parent_id)
-    return mac_pools.default_pool(connection)
-
-
-def _scope(connection: Connection, row: AnyRow) -> Scope:
+def _scope(row: AnyRow) -> Scope:
     return Scope(
         kind=row.kind,
         id=row.id,
         parent=row.parent_id,
         mac_pool=row.mac_pool_id,
-        effective_mac_pool=_pool_from(connection, row),
+        effective_mac_pool=row.effective_pool_id,
     )
 
 
@@ -194,3 +190,21 @@ def come_under(connection: Connection, pool_id: str, vnic_ids: Iterable[str]) ->
         duplicates = macs_service.duplicates_under(connection, pool_id, ids)
         mac_pools.refuse_duplicates(duplicates, f"MAC pool {pool.name}")
     connection.execute(update(vnics).where(among(connection, vnics.c.id, ids)).values(mac_pool_id=pool_id))
+
+
+def _scopes() -> Select[Any]:
+    """Scopes, each with `effective_pool_id`."""
+    default = select(mac_pools_table.c.id).where(mac_pools_table.c.default_pool).scalar_subquery()
+    above = case(*((_own.c.kind == kind, parent) for kind, parent in PARENT.items() if parent is not None))
+    pool = func.coalesce(_own.c.mac_pool_id, _above.c.mac_pool_id, _top.c.mac_pool_id, default)
+    return (
+        select(_own, pool.label("effective_pool_id"))
+        .select_from(_own)
+        .join(_above, (_above.c.kind == above) & (_above.c.id == _own.c.parent_id), isouter=True)
+        .join(_top, (_top.c.kind == "data_center") & (_top.c.id == _above.c.parent_id), isouter=True)
+    )
+
+
+@prepared
+def _find(kind: Any, scope_id: Any) -> Executable:
+    return _scopes().where(_own.c.kind == kind, _own.c.id == scope_id)

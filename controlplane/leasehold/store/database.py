@@ -19,7 +19,6 @@ from sqlalchemy import (
     bindparam,
     create_engine,
     event,
-    func,
     make_url,
     select,
 )
@@ -27,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from leasehold.errors import DatabaseBusy, DatabaseUnavailable
+from leasehold.store import driver
 from leasehold.store.driver import drop_pipeline, leave_pipeline
 from leasehold.store.tables import duties, metadata
 
@@ -249,8 +249,7 @@ def lock(connection: Connection, key: int, *, shared: bool) -> None:
     """Until the transaction ends, others may lock `key` only if all share it. On SQLite, where one writes at a time,
     there is nothing to do. Source: PostgreSQL, "Advisory Locks"."""
     if connection.dialect.name == "postgresql":
-        take = func.pg_advisory_xact_lock_shared if shared else func.pg_advisory_xact_lock
-        connection.execute(select(take(key)))
+        driver.write(connection, f"SELECT pg_advisory_xact_lock{'_shared' if shared else ''}(%s::bigint)", (key,))
 
 
 def _server_engine(url: str) -> Engine:

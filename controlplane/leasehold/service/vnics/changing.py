@@ -6,19 +6,20 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.values import Vnic, VnicChange, VnicSighting, VnicSpec
 from leasehold.errors import FieldInvalid, RevisionMismatch
-from leasehold.service import macs, networks, reservations, scopes, subnets
+from leasehold.service import mac_pools, macs, networks, reservations, scopes, subnets
 from leasehold.service.context import Context
 from leasehold.service.vnics import rows
+from leasehold.store.bulk import write_rows
 from leasehold.store.database import AnyRow
 from leasehold.store.prepared import prepared
 from leasehold.store.sets import among
-from leasehold.store.tables import mac_pools, subnet_mac_ranges, vnics
+from leasehold.store.tables import subnet_mac_ranges, vnics
 from leasehold.store.tables import subnets as subnets_table
 
 WhileRunning = Literal["refuse", "follow"]
@@ -114,7 +115,7 @@ def move(
     with rows.writing(ctx, dry_run) as connection:
         row = rows.require(connection, vnic_id)
         pool_id = scopes.pool_for(connection, cluster=cluster, vm_pool=vm_pool)
-        macs.lock(connection, [], [vnic_id], [pool_id])
+        macs.lock(connection, [], [Mac(row.mac)], [pool_id])
         values = {"cluster_id": cluster, "vm_pool_id": vm_pool}
         if new_mac and pool_id != row.mac_pool_id:
             rows.refuse_change_while_running(row, ["mac"])
@@ -139,7 +140,7 @@ def delete_in(ctx: Context, connection: Connection, row: AnyRow) -> None:
     # While its twins are known as such: one of them may take the address over.
     reservations.withdraw(ctx, connection, row.id)
     macs.release(ctx, connection, Mac(row.mac), row.id)
-    connection.execute(delete(vnics).where(vnics.c.id == row.id))
+    _delete(connection, vnic_id=row.id)
 
 
 def put_in(
@@ -168,8 +169,10 @@ def put_in(
         )
         for spec in sorted(specs, key=lambda spec: spec.id)
     ]
-    _lock_macs(connection, targets, anew)
-    _give_macs(ctx, connection, targets, anew)
+    new = [each.spec.id for each in targets if each.row is None]
+    returning = macs.may_regain(connection, new) if new else []
+    _lock_macs(connection, targets, anew, [mac for _, mac in returning])
+    _give_macs(ctx, connection, targets, anew, {vnic_id for vnic_id, _ in returning})
     _settle_subnets(connection, targets)
     altered = [each for each in targets if each.row is not None and each.changes]
     for target in altered:
@@ -177,9 +180,8 @@ def put_in(
         if while_running == "refuse" and target.row is not None:
             rows.refuse_change_while_running(target.row, fields)
     _write(connection, targets, altered)
-    if any(row.missing_ms is not None for row in present.values()):
-        ids = [spec.id for spec in specs]
-        connection.execute(update(vnics).where(among(connection, vnics.c.id, ids)).values(missing_ms=None))
+    if seen_again := [row.id for row in present.values() if row.missing_ms is not None]:
+        connection.execute(update(vnics).where(among(connection, vnics.c.id, seen_again)).values(missing_ms=None))
     for target in altered:
         row = target.row
         if row is not None and row.running and target.changes.keys() & _COLUMN.values():
@@ -247,7 +249,9 @@ def _lock_subnets(connection: Connection, running: Sequence[VnicSpec], present: 
     subnets.lock(connection, concerned | {present[spec.id].subnet_id for spec in running if spec.id in present})
 
 
-def _lock_macs(connection: Connection, targets: Sequence[_Target], anew: Container[str]) -> None:
+def _lock_macs(
+    connection: Connection, targets: Sequence[_Target], anew: Container[str], returning: Sequence[Mac]
+) -> None:
     """Locks what `put_in` is about to change of MACs, unless that is nothing."""
     changing = [
         each
@@ -259,14 +263,16 @@ def _lock_macs(connection: Connection, targets: Sequence[_Target], anew: Contain
     ]
     if changing:
         named = [each.spec.mac for each in changing if each.spec.mac is not None]
-        macs.lock(connection, named, [each.spec.id for each in changing], {each.pool for each in changing})
+        own = [Mac(each.row.mac) for each in changing if each.row is not None]
+        macs.lock(connection, named, [*own, *returning], {each.pool for each in changing})
 
 
-def _give_macs(ctx: Context, connection: Connection, targets: Sequence[_Target], anew: Container[str]) -> None:
+def _give_macs(
+    ctx: Context, connection: Connection, targets: Sequence[_Target], anew: Container[str], returning: Container[str]
+) -> None:
     """Gives each its MAC: the one that it names, else the one that it has, else the one that it let go lately and that
     its subnet takes, else one of its pool."""
-    allowing = set(connection.execute(select(mac_pools.c.id).where(mac_pools.c.allow_duplicates)).scalars())
-    returning = macs.may_regain(connection, [each.spec.id for each in targets if each.row is None])
+    allowing = cache(partial(mac_pools.allowing_duplicates, connection))
     tied_to = cache(partial(macs.tied_to, connection))
     naming: dict[Mac, list[_Target]] = {}
     drawing: dict[tuple[str, int | None], list[_Target]] = {}
@@ -285,7 +291,7 @@ def _give_macs(ctx: Context, connection: Connection, targets: Sequence[_Target],
             and (regained := macs.regain(connection, target.spec.id, tied_to(target.subnet))) is not None
         ):
             target.mac = regained
-            taking[regained] = [target.holder(allowing)]
+            taking[regained] = [target.holder(allowing())]
         else:
             drawing.setdefault((target.pool, target.subnet), []).append(target)
     unused = macs.claim_unused(ctx, connection, {mac: first.spec.id for mac, (first, *_) in naming.items()})
@@ -295,7 +301,7 @@ def _give_macs(ctx: Context, connection: Connection, targets: Sequence[_Target],
         for target in claiming:
             if mac not in unused or beside:
                 macs.claim(ctx, connection, mac, target.spec.id, target.pool, beside=beside)
-            beside.append(target.holder(allowing))
+            beside.append(target.holder(allowing()))
     for (pool_id, subnet_id), wanting in sorted(drawing.items(), key=lambda each: (each[0][0], each[0][1] or 0)):
         ids = [target.spec.id for target in wanting]
         drawn = macs.draw(ctx, connection, pool_id, ids, tied_to(subnet_id))
@@ -306,7 +312,7 @@ def _give_macs(ctx: Context, connection: Connection, targets: Sequence[_Target],
 def _settle_subnets(connection: Connection, targets: Sequence[_Target]) -> None:
     """A vNIC without subnet gets the one that its MAC is tied to, on its network or on any, with its network."""
     without = [each for each in targets if each.subnet is None]
-    if not without or connection.execute(select(subnet_mac_ranges.c.subnet_id).limit(1)).first() is None:
+    if not without or not _any_tie(connection):
         return
     for target in without:
         found = _subnet_tied_to(connection, mac=target.mac.value, network=target.network).one_or_none()
@@ -319,21 +325,13 @@ def _settle_subnets(connection: Connection, targets: Sequence[_Target]) -> None:
 
 
 def _write(connection: Connection, targets: Sequence[_Target], altered: Sequence[_Target]) -> None:
-    new = [
-        {"id": each.spec.id, "mac_pool_id": each.pool, "running": False, "revision": 1, **each.values}
-        for each in targets
-        if each.row is None
-    ]
+    new = [{"id": each.spec.id, "mac_pool_id": each.pool, **each.values} for each in targets if each.row is None]
     if new:
-        connection.execute(insert(vnics), new)
-    if altered:
-        columns = altered[0].values.keys()
-        connection.execute(
-            update(vnics)
-            .where(vnics.c.id == bindparam("of"))
-            .values(revision=vnics.c.revision + 1, **{name: bindparam(f"new_{name}") for name in columns}),
-            [{"of": each.spec.id} | {f"new_{name}": value for name, value in each.values.items()} for each in altered],
-        )
+        columns = [vnics.c[name] for name in new[0]]
+        rows_of_new = [(*each.values(), False, 1) for each in new]
+        write_rows(connection, vnics, [*columns, vnics.c.running, vnics.c.revision], rows_of_new)
+    for each in altered:
+        _alter(connection, vnic_id=each.spec.id, **each.values)
 
 
 def _follow(ctx: Context, connection: Connection, row: AnyRow, target: _Target) -> None:
@@ -382,3 +380,33 @@ def _subnet_tied_to(mac: Any, network: Any) -> Executable:
         .limit(1)
         .with_for_update(of=subnets_table, read=True, key_share=True)
     )
+
+
+@prepared
+def _alter(
+    vnic_id: Any, vm: Any, name: Any, cluster_id: Any, vm_pool_id: Any, network_id: Any, subnet_id: Any, mac: Any
+) -> Executable:
+    return (
+        update(vnics)
+        .where(vnics.c.id == vnic_id)
+        .values(
+            revision=vnics.c.revision + 1,
+            vm=vm,
+            name=name,
+            cluster_id=cluster_id,
+            vm_pool_id=vm_pool_id,
+            network_id=network_id,
+            subnet_id=subnet_id,
+            mac=mac,
+        )
+    )
+
+
+@prepared
+def _any_tie() -> Executable:
+    return select(subnet_mac_ranges.c.subnet_id).limit(1)
+
+
+@prepared
+def _delete(vnic_id: Any) -> Executable:
+    return delete(vnics).where(vnics.c.id == vnic_id)

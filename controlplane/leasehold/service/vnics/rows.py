@@ -28,16 +28,11 @@ def get(ctx: Context, vnic_id: str) -> Vnic:
 
 def known(connection: Connection, vnic_id: str) -> Vnic:
     """What `get` answers, as this transaction sees it."""
-    rows = _row(connection, vnic_id=vnic_id)
+    rows, theirs = _row(connection, vnic_id=vnic_id), _addresses(connection, vnic_id=vnic_id)
     if not rows:
         raise missing(vnic_id)
-    return _told(
-        connection,
-        rows,
-        _in_range(connection, vnic_id=vnic_id),
-        _pairs(connection, vnic_id=vnic_id),
-        _addresses(connection, vnic_id=vnic_id),
-    )[0]
+    pairs = _pairs(connection, vnic_id=vnic_id) if rows.one().has_twins else ()
+    return _told(connection, rows, pairs, theirs)[0]
 
 
 def list_vnics(ctx: Context, *, limit: int, after: str | None = None) -> list[Vnic]:
@@ -91,7 +86,7 @@ def find(connection: Connection, vnic_id: str, *, lock: bool = False) -> AnyRow 
 
 def require(connection: Connection, vnic_id: str) -> AnyRow:
     """The vNIC's row, locked until the transaction ends, as are its twins', which may take an address over or share it;
-    with `ipam`, true for one on a subnet of a network with IPAM on. Raises VnicNotFound."""
+    with `ipam`, true for one on a subnet of a network with IPAM on, and `in_range`. Raises VnicNotFound."""
     if (alone := _locked_alone(connection, vnic_id=vnic_id).one_or_none()) is not None:
         return alone
     if (row := lock(connection, [vnic_id]).get(vnic_id)) is None:
@@ -120,13 +115,12 @@ def missing(vnic_id: str) -> VnicNotFound:
 
 def read(connection: Connection, condition: Any, limit: int | None = None) -> list[Vnic]:
     """The vNICs of a condition, by id."""
-    rows = connection.execute(select(vnics).where(condition).order_by(vnics.c.id).limit(limit)).all()
+    rows = connection.execute(_known().where(condition).order_by(vnics.c.id).limit(limit)).all()
     ids = [row.id for row in rows]
     pairs = or_(among(connection, twins.c.vnic_id, ids), among(connection, twins.c.twin_id, ids))
     return _told(
         connection,
         rows,
-        connection.execute(_in_range_where(among(connection, vnics.c.id, ids))).all(),
         connection.execute(select(twins).where(pairs)).all(),
         connection.execute(_addresses_where(among(connection, addresses.c.vnic_id, ids))).all(),
     )
@@ -135,13 +129,11 @@ def read(connection: Connection, condition: Any, limit: int | None = None) -> li
 def _told(
     connection: Connection,
     rows: Sequence[AnyRow],
-    own_ranges: Sequence[AnyRow],
     pairs: Sequence[AnyRow],
     theirs: Sequence[AnyRow],
 ) -> list[Vnic]:
-    """The vNICs of these rows, with what other tables say of them: the MACs that are in range, the twins, and the
-    addresses, of which the first of a vNIC is its own."""
-    in_range = {(row.mac_pool_id, row.mac) for row in own_ranges}
+    """The vNICs of these rows, with what other tables say of them: the twins, and the addresses, of which the first
+    of a vNIC is its own."""
     paired: dict[str, set[str]] = {}
     for one, other in pairs:
         paired.setdefault(one, set()).add(other)
@@ -169,7 +161,7 @@ def _told(
             subnet=row.subnet_id,
             mac=Mac(row.mac),
             mac_pool=row.mac_pool_id,
-            in_range=(row.mac_pool_id, row.mac) in in_range,
+            in_range=bool(row.in_range),
             twins=tuple(sorted(paired.get(row.id, ()))),
             running=row.running,
             ip=None if address is None else address_of(address, address.offset),
@@ -183,9 +175,17 @@ def _told(
 
 
 def _known() -> Select[Any]:
-    """vNICs, each with `ipam`: whether it is on a subnet of a network with IPAM on."""
+    """vNICs, each with `ipam`: whether it is on a subnet of a network with IPAM on, `in_range`: whether its MAC is in
+    the ranges of its pool, and `has_twins`."""
     is_on = select(networks.c.id).where(networks.c.id == vnics.c.network_id, networks.c.ipam_enabled).exists()
-    return select(vnics, and_(vnics.c.subnet_id.is_not(None), is_on).label("ipam"))
+    holds = vnics.c.mac.between(mac_ranges.c.first, mac_ranges.c.last)
+    in_range = select(mac_ranges.c.last).where(mac_ranges.c.mac_pool_id == vnics.c.mac_pool_id, holds).exists()
+    return select(
+        vnics,
+        and_(vnics.c.subnet_id.is_not(None), is_on).label("ipam"),
+        in_range.label("in_range"),
+        _has_twins(vnics.c.id).label("has_twins"),
+    )
 
 
 @prepared
@@ -201,8 +201,11 @@ def _locked(vnic_id: Any) -> Executable:
 @prepared
 def _locked_alone(vnic_id: Any) -> Executable:
     """One that has no twins."""
-    has_twins = select(twins.c.vnic_id).where(or_(twins.c.vnic_id == vnic_id, twins.c.twin_id == vnic_id)).exists()
-    return _known().where(vnics.c.id == vnic_id, ~has_twins).with_for_update(of=vnics)
+    return _known().where(vnics.c.id == vnic_id, ~_has_twins(vnic_id)).with_for_update(of=vnics)
+
+
+def _has_twins(vnic_id: Any) -> ColumnElement[bool]:
+    return select(twins.c.vnic_id).where(or_(twins.c.vnic_id == vnic_id, twins.c.twin_id == vnic_id)).exists()
 
 
 @prepared
@@ -211,21 +214,8 @@ def _pairs(vnic_id: Any) -> Executable:
 
 
 @prepared
-def _in_range(vnic_id: Any) -> Executable:
-    return _in_range_where(vnics.c.id == vnic_id)
-
-
-@prepared
 def _addresses(vnic_id: Any) -> Executable:
     return _addresses_where(addresses.c.vnic_id == vnic_id)
-
-
-def _in_range_where(condition: ColumnElement[bool]) -> Executable:
-    return (
-        select(vnics.c.mac_pool_id, vnics.c.mac)
-        .join(mac_ranges, mac_ranges.c.mac_pool_id == vnics.c.mac_pool_id)
-        .where(condition, vnics.c.mac.between(mac_ranges.c.first, mac_ranges.c.last))
-    )
 
 
 def _addresses_where(condition: ColumnElement[bool]) -> Executable:

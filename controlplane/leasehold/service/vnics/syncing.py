@@ -102,7 +102,7 @@ def _miss(ctx: Context, connection: Connection, *, vnic_ids: Sequence[str]) -> S
     gone = {row.id for row in due}
     # All at once, since in the order of the vNICs they would come in any order.
     subnets.lock(connection, (row.subnet_id for row in due))
-    macs.lock(connection, [], gone, [])
+    macs.lock(connection, [], (Mac(row.mac) for row in due), [])
     for row in due:
         changing.delete_in(ctx, connection, row)
     return Synced(

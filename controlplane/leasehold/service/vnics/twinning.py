@@ -25,7 +25,7 @@ def make_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
         if unknown := [each for each in (vnic_id, twin_id) if each not in present]:
             raise rows.missing(unknown[0])
         row, twin = present[vnic_id], present[twin_id]
-        macs.lock(connection, [], pair, [])
+        macs.lock(connection, [], [Mac(row.mac), Mac(twin.mac)], [])
         known = connection.execute(
             select(twins).where(twins.c.vnic_id == pair[0], twins.c.twin_id == pair[1])
         ).one_or_none()
@@ -50,7 +50,7 @@ def part_twins(ctx: Context, vnic_id: str, twin_id: str, *, dry_run: bool = Fals
                 f"vNIC {twin_id!r} is no twin of {vnic_id!r}. GET /v1/vnics/{vnic_id} lists its twins.", vnic=twin_id
             )
         rows.refuse_change_while_running(row, ["mac"])
-        macs.lock(connection, [], [vnic_id], [row.mac_pool_id])
+        macs.lock(connection, [], [Mac(row.mac)], [row.mac_pool_id])
         (mac,) = macs.draw(ctx, connection, row.mac_pool_id, [vnic_id], macs.tied_to(connection, row.subnet_id))
         rows.change(connection, vnic_id, mac=mac.value)
         macs.release(ctx, connection, Mac(row.mac), row.id)
