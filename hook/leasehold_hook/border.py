@@ -54,6 +54,9 @@ class Border(Protocol):
         With `replaced_until_ms`, whatever is in neither list is withdrawn until then.
         """
 
+    def leases_settled(self, subnet_id: int) -> bool:
+        """Whether all leases are deleted that `store_apply` was to delete on the subnet; tries again where not."""
+
     def longest_lifetime_s(self, subnet_id: int) -> int:
         """The longest lifetime of a lease that the running configuration can grant on the subnet."""
 

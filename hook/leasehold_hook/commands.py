@@ -149,7 +149,7 @@ class Commands:
                 CONFLICT,
                 f"subnet {subnet_id} is at revision {state.revision} of epoch '{state.epoch}', "
                 f"not at base {base} of epoch '{of_epoch}'; nothing was changed",
-                _in_force(state),
+                self._in_force(state),
             )
         # Its set would take this back.
         self._drop_resync(subnet_id)
@@ -176,7 +176,7 @@ class Commands:
                 CONFLICT,
                 f"subnet {subnet_id} is at revision {state.revision} of epoch '{epoch}' already; a resync to revision "
                 f"{revision} comes too late, and nothing was changed",
-                _in_force(state),
+                self._in_force(state),
             )
         if page == 1:
             self._drop_resync(subnet_id)
@@ -188,7 +188,7 @@ class Commands:
                 CONFLICT,
                 f"page {page} of revision {revision} of epoch '{epoch}' does not follow "
                 f"{_where(resync)} of subnet {subnet_id}; start again with page 1",
-                _in_force(self._journal.state(subnet_id)),
+                self._in_force(self._journal.state(subnet_id)),
             )
         self._journal.stage(subnet_id, batch)
         resync.next_page += 1
@@ -222,7 +222,7 @@ class Commands:
 
     def _leasehold_status(self, arguments: Arguments) -> Arguments:
         _only(arguments, set())
-        subnets = [_in_force(state) for _, state in sorted(self._journal.subnets.items())]
+        subnets = [self._in_force(state) for _, state in sorted(self._journal.subnets.items())]
         return {"result": SUCCESS, "text": "Leasehold is in force.", "arguments": self._status() | {"subnets": subnets}}
 
     # ---- Kea's -----------------------------------------------------------------------------------------------------
@@ -339,11 +339,28 @@ class Commands:
             )
             self._border.log(Level.ERROR, "STORE_DIFFERS", text)
             raise Refused(ERROR, text)
+        if not self._border.leases_settled(subnet_id):
+            raise Refused(
+                ERROR,
+                f"the reservations of subnet {subnet_id} are changed, but leases of those who lost theirs could not be "
+                "deleted, as Kea's log says; until that is done, the subnet counts as never heard of",
+            )
 
     def _applied(self, subnet_id: int, text: str) -> Arguments:
         state = self._journal.state(subnet_id)
         self._border.log(Level.DEBUG, "APPLIED", f"subnet {subnet_id} at revision {state.revision}: {text}")
-        return {"result": SUCCESS, "text": text, "arguments": _in_force(state)}
+        return {"result": SUCCESS, "text": text, "arguments": self._in_force(state)}
+
+    def _in_force(self, state: SubnetState) -> Arguments:
+        """The state as it is told. What was withdrawn counts as gone with its revision, and so must its leases be."""
+        is_whole = self._border.leases_settled(state.subnet_id)
+        return {
+            "subnet-id": state.subnet_id,
+            "epoch": state.epoch if is_whole else "",
+            "revision": state.revision if is_whole else 0,
+            "count": state.count,
+            "digest": digest_text(state.digest),
+        }
 
     def _drop_resync(self, subnet_id: int) -> None:
         self._resyncs.pop(subnet_id, None)
@@ -423,16 +440,6 @@ def _check_target(arguments: Arguments) -> None:
             "The 'operation-target' value (memory) means Kea's configuration, where Leasehold keeps no reservations; "
             "use database, all or default",
         )
-
-
-def _in_force(state: SubnetState) -> Arguments:
-    return {
-        "subnet-id": state.subnet_id,
-        "epoch": state.epoch,
-        "revision": state.revision,
-        "count": state.count,
-        "digest": digest_text(state.digest),
-    }
 
 
 def _where(resync: _Resync | None) -> str:

@@ -36,6 +36,9 @@ class Native:
             replaced_until_ms or 0,
         )
 
+    def leases_settled(self, subnet_id: int) -> bool:
+        return bool(lib.lh_leases_settled(subnet_id))
+
     def longest_lifetime_s(self, subnet_id: int) -> int:
         return lib.lh_longest_lifetime_s(subnet_id)
 

@@ -46,7 +46,10 @@ uint64_t lh_store_apply(uint32_t subnet_id, const lh_reservation* set, size_t se
     auto change =
         state().store.apply(subnet_id, reservations, withdrawals,
                             replace != 0 ? std::make_optional(replaced_until_ms) : std::nullopt, leasehold::now_ms());
-    if (leasehold::has_lease_database()) {
+    // A whole set that is put in the place of the same one frees nobody, so that what is left to do must be remembered.
+    if (!leasehold::has_lease_database()) {
+        state().unsettled.insert(subnet_id);
+    } else {
         try {
             for (const auto& withdrawal : withdrawals) {
                 change.freed.push_back(withdrawal.mac);
@@ -56,12 +59,31 @@ uint64_t lh_store_apply(uint32_t subnet_id, const lh_reservation* set, size_t se
                 leasehold::delete_lease_in_the_way(subnet_id, reservation.mac, reservation.address);
             }
         } catch (const std::exception& why) {
+            state().unsettled.insert(subnet_id);
             leasehold::log(LH_ERROR, "LEASE_NOT_DELETED",
                            "subnet " + std::to_string(subnet_id) +
                                ": leases that no longer have a reservation could not all be deleted: " + why.what());
         }
     }
     return change.count;
+}
+
+int lh_leases_settled(uint32_t subnet_id) {
+    auto& unsettled = state().unsettled;
+    const std::vector<uint32_t> managed =
+        unsettled.count(subnet_id) != 0 ? leasehold::managed_subnets() : std::vector<uint32_t>{};
+    if (std::find(managed.begin(), managed.end(), subnet_id) == managed.end()) {
+        return 1;
+    }
+    if (!leasehold::has_lease_database()) {
+        return 0;
+    }
+    try {
+        leasehold::delete_leases_ruled_out(state().store, unsettled, leasehold::Counted::kYes);
+        return 1;
+    } catch (const std::exception&) {
+        return 0;  // told when it failed first
+    }
 }
 
 uint32_t lh_longest_lifetime_s(uint32_t subnet_id) {

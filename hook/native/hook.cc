@@ -63,8 +63,6 @@ struct Selected {
 };
 thread_local Selected selected;
 
-bool server_was_configured = false;
-
 template <typename Value>
 Value argument(CalloutHandle& handle, const char* name) {
     Value value;
@@ -177,18 +175,13 @@ uint32_t lease_time_of(const Pkt4Ptr& response) {
     return option ? option->getValue() : 0;
 }
 
-// Leases that Kea would go on to keep from their addresses' owners: a Kea that was killed between the journal and its
-// lease file still has them on file.
-void delete_leases_in_the_way() {
-    constexpr size_t kPage = 1024;
-    for (const uint32_t subnet_id : managed_subnets()) {
-        std::vector<Reservation> page;
-        for (size_t position = 0; position == 0 || page.size() == kPage; position += kPage) {
-            page = state().store.page(subnet_id, position, kPage);
-            for (const Reservation& reservation : page) {
-                delete_lease_in_the_way(subnet_id, reservation.mac, reservation.address, Counted::kNo);
-            }
-        }
+// Leases that should have gone with their reservations: a Kea that was killed between the journal and its lease file
+// still has them on file, and one without a lease database could delete none.
+void settle_leases() {
+    try {
+        delete_leases_ruled_out(state().store, state().unsettled, Counted::kNo);
+    } catch (const std::exception& why) {
+        log(LH_ERROR, "LEASE_NOT_DELETED", std::string("leases that no longer have a reservation: ") + why.what());
     }
 }
 
@@ -288,10 +281,7 @@ int dhcp4_srv_configured(CalloutHandle& handle) {
         io_service->post(forget_subnets_that_left);
         add_host_source();
         state().is_last_library = is_last_library();
-        if (!server_was_configured) {
-            delete_leases_in_the_way();
-            server_was_configured = true;
-        }
+        settle_leases();
         leasehold_configured();
         handle.setStatus(CalloutHandle::NEXT_STEP_CONTINUE);
     } catch (const std::exception& why) {

@@ -17,6 +17,7 @@
 #include <shared_mutex>
 
 #include "json_line.h"
+#include "state.h"
 
 using isc::asiolink::IOAddress;
 using isc::data::ConstElementPtr;
@@ -282,10 +283,38 @@ void delete_leases_of(const Store& store, uint32_t subnet_id, const std::vector<
     }
 }
 
-void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address, Counted counted) {
+void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address) {
     const Lease4Ptr lease = LeaseMgrFactory::instance().getLease4(IOAddress(address));
     if (lease && lease->subnet_id_ == subnet_id && !lease->stateDeclined() && mac_of(lease->hwaddr_) != mac) {
-        delete_lease(lease, counted);
+        delete_lease(lease);
+    }
+}
+
+void delete_leases_ruled_out(const Store& store, std::set<uint32_t>& subnet_ids, Counted counted) {
+    std::set<uint32_t> wanted;
+    for (const uint32_t subnet_id : managed_subnets()) {
+        if (subnet_ids.count(subnet_id) != 0) {
+            wanted.insert(subnet_id);
+        }
+    }
+    if (wanted.empty()) {
+        return;
+    }
+    constexpr size_t kPage = 1024;
+    isc::dhcp::Lease4Collection page;
+    IOAddress last = IOAddress::IPV4_ZERO_ADDRESS();
+    do {
+        page = LeaseMgrFactory::instance().getLeases4(last, isc::dhcp::LeasePageSize(kPage));
+        for (const Lease4Ptr& lease : page) {
+            last = lease->addr_;
+            if (wanted.count(lease->subnet_id_) != 0 && !lease->stateDeclined() &&
+                store.rules_out(lease->subnet_id_, mac_of(lease->hwaddr_), last.toUint32(), now_ms())) {
+                delete_lease(lease, counted);
+            }
+        }
+    } while (page.size() == kPage);
+    for (const uint32_t subnet_id : wanted) {
+        subnet_ids.erase(subnet_id);
     }
 }
 

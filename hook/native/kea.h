@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -73,14 +74,19 @@ void delete_leases_of(const Store& store, uint32_t subnet_id, const std::vector<
 
 /// Deletes the lease that another MAC holds on an address reserved for `mac`. A declined address stays out of service
 /// for Kea's probation period: somebody else uses it.
-void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address, Counted counted = Counted::kYes);
+void delete_lease_in_the_way(uint32_t subnet_id, uint64_t mac, uint32_t address);
+
+/// Deletes the leases that the store rules out on those of these subnets that are managed, and takes these out of the
+/// set; looks at all leases, unless there are no such subnets.
+void delete_leases_ruled_out(const Store& store, std::set<uint32_t>& subnet_ids, Counted counted);
 
 /// The leases of this MAC on all subnets.
 std::vector<isc::dhcp::Lease4Ptr> leases_of(uint64_t mac);
 /// The lease on this address, whoever has it; nullptr without one.
 isc::dhcp::Lease4Ptr lease_on(uint32_t address);
 
-/// Whether there is a lease database to delete from.
+/// Whether there is a lease database to delete from: not before the server is configured, and not after it could not
+/// be.
 bool has_lease_database();
 
 }  // namespace leasehold

@@ -47,11 +47,16 @@ void lh_configure(const lh_options* options);
 /* Changes one subnet's set in one step under the store's lock: the withdrawals are taken out, then the reservations
  * put in (or over what their MAC had). With `replace`, what is in neither list is withdrawn too, until
  * `replaced_until_ms`. A lease that a withdrawn or moved MAC holds, or that another MAC holds on an address given
- * here, is deleted from Kea's lease database (not before the server is configured: then there is none). Returns the
- * number of reservations the subnet now has. */
+ * here, is deleted from Kea's lease database, see lh_leases_settled(). Returns the number of reservations the subnet
+ * now has. */
 uint64_t lh_store_apply(uint32_t subnet_id, const lh_reservation* set, size_t set_count, const char* names,
                         size_t names_length, const lh_withdrawal* unset, size_t unset_count, int replace,
                         int64_t replaced_until_ms);
+
+/* Whether the leases that were to be deleted on the subnet are. Where they could not be, as before the server is
+ * configured, this tries again; so does the next configuration. A subnet that is not managed has nobody to serve, and
+ * is asked about again when it is. Kea's main thread only. */
+int lh_leases_settled(uint32_t subnet_id);
 
 /* Seconds: the longest valid lifetime of a lease that the running configuration can grant on the subnet, or on any
  * subnet where it does not have this one. */

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <set>
 
 #include "event_queue.h"
 #include "leasehold.h"
@@ -20,6 +21,7 @@ struct State {
     EventQueue events{65536};
     RejectionTable rejections{
         4096, [this](uint32_t subnet_id, uint64_t mac) { return store.reserves_elsewhere(subnet_id, mac); }};
+    std::set<uint32_t> unsettled;  // subnets that may have leases which the store rules out; Kea's main thread only
     std::atomic<lh_unknown_clients> unknown_clients{LH_REJECT};
     std::atomic<bool> is_last_library{false};  // in the configuration in force, so that no other sees answers after us
 };

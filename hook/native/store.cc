@@ -318,6 +318,19 @@ bool Store::reserves(uint32_t subnet_id, uint64_t mac, uint32_t address) const {
     return set != nullptr && address != 0 && set->address_of(mac) == address;
 }
 
+bool Store::rules_out(uint32_t subnet_id, uint64_t mac, uint32_t address, int64_t now_ms) const {
+    const std::shared_lock<std::shared_mutex> lock(access_);
+    const SubnetSet* set = find(subnet_id);
+    if (set == nullptr) {
+        return false;
+    }
+    const uint32_t own = set->address_of(mac);
+    if (own != 0) {
+        return own != address;
+    }
+    return set->standing(mac, now_ms) == Standing::kWithdrawn || set->by_address(address).has_value();
+}
+
 std::optional<Reservation> Store::by_mac(uint32_t subnet_id, uint64_t mac) const {
     const std::shared_lock<std::shared_mutex> lock(access_);
     const SubnetSet* set = find(subnet_id);

@@ -139,7 +139,11 @@ public:
     Standing meet(uint32_t subnet_id, uint64_t mac, uint8_t message, int64_t now_ms) const;
     /// Whether exactly this address is reserved for exactly this client.
     bool reserves(uint32_t subnet_id, uint64_t mac, uint32_t address) const;
-    /// The same for an answer of this DHCP type that is about to go out to it. Address 0 is an answer without one.
+    /// Whether a lease of this client on this address must not be: it is withdrawn, has another address by now, or the
+    /// address is another's.
+    bool rules_out(uint32_t subnet_id, uint64_t mac, uint32_t address, int64_t now_ms) const;
+    /// The same as `reserves` for an answer of this DHCP type that is about to go out to it. Address 0 is an answer
+    /// without one.
     bool answers(uint32_t subnet_id, uint64_t mac, uint32_t address, uint8_t answer) const;
     /// Whether any subnet but this one has a reservation for the client.
     bool reserves_elsewhere(uint32_t subnet_id, uint64_t mac) const;

@@ -26,6 +26,7 @@ class StandIn:
         self.lost = 0
         self.lowered = 0
         self.before_apply: Callable[[], None] = lambda: None
+        self.unsettled: set[int] = set()
 
     def configure(self, unknown_clients: str, event_queue: int, rejection_table: int) -> None:
         self.options = (unknown_clients, event_queue, rejection_table)
@@ -46,6 +47,9 @@ class StandIn:
             held[mac] = (address, hostname)
             withdrawn.pop(mac, None)
         return len(held)
+
+    def leases_settled(self, subnet_id: int) -> bool:
+        return subnet_id not in self.unsettled
 
     def longest_lifetime_s(self, subnet_id: int) -> int:
         return LIFETIME_S

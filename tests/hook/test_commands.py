@@ -200,6 +200,16 @@ def test_a_store_that_disagrees_with_the_journal_is_told_loudly(run: Run, border
 # ---- full resync ---------------------------------------------------------------------------------------------------
 
 
+def test_what_left_a_lease_behind_is_an_error_and_not_told_as_in_force(run: Run, border: StandIn) -> None:
+    run("leasehold-apply", batch())
+    border.unsettled = {7}
+    answer = run("leasehold-apply", batch(base=1, revision=2, set=[], unset=[A]))
+    assert (answer["result"], "could not be deleted" in answer["text"]) == (1, True)
+    assert [(each["epoch"], each["revision"]) for each in in_force(run)] == [("", 0)]
+    border.unsettled = set()
+    assert [(each["epoch"], each["revision"]) for each in in_force(run)] == [("e1", 2)]
+
+
 def test_a_resync_takes_effect_at_its_last_page(run: Run, border: StandIn) -> None:
     run("leasehold-apply", batch(set=[entry(A, 10), entry(C, 12)]))
     run("leasehold-apply", page(last=False, set=[entry(A, 11)]))

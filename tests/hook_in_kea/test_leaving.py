@@ -175,6 +175,22 @@ def test_reservations_on_disk_are_kept_at_a_start_without_their_subnet(server: S
     assert server.serves()
 
 
+def test_leases_are_the_administrators_until_the_subnet_is_marked(server: Server) -> None:
+    """Reservations that wait for the subnet take no lease away at a start, but when it comes."""
+    server.host.kill()
+    unmarked = {"Dhcp4": server.configuration(BLUE | {"user-context": {}})}
+    server.host.configuration.write_text(json.dumps(unmarked))
+    server.host.start()
+    lease = {"ip_address": "192.0.2.11", "hw_address": MAC, "subnet_id": 7}
+    assert server.host.command("lease4-add", **lease)["result"] == 0
+    server.host.restart()
+    assert server.state(7) == ("test", 1, 1)
+    assert server.host.command("lease4-get", ip_address="192.0.2.11")["result"] == 0
+    server.configure(BLUE)
+    assert server.host.command("lease4-get", ip_address="192.0.2.11")["result"] == 3
+    assert server.host.command("lease4-get", ip_address=ADDRESS)["result"] == 0
+
+
 def reload_by_command(host: Host) -> None:
     assert host.command("config-reload")["result"] == 0
 

@@ -17,6 +17,7 @@ CLONE_NEWNET = 0x40000000
 
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
+MS_REMOUNT = 0x20
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
@@ -43,6 +44,11 @@ def mount(source: str, target: str, kind: str, flags: int = 0, options: str = ""
     """mount(2); raises OSError."""
     arguments = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode())
     _check(_libc.mount(*arguments), f"mount {kind} on {target}")
+
+
+def unmount(target: str) -> None:
+    """umount(2); raises OSError."""
+    _check(_libc.umount(target.encode()), f"unmount {target}")
 
 
 def die_with_parent() -> None:

@@ -196,6 +196,20 @@ TEST_F(StoreTest, AForgottenSubnetWasNeverHeardOf) {
     EXPECT_EQ(std::vector<uint32_t>{8}, store.subnets());
 }
 
+TEST_F(StoreTest, RulesOutLeasesThatAReservationOrAWithdrawalContradicts) {
+    constexpr uint32_t kTwelve = kEleven + 1;
+    constexpr uint64_t kStranger = 0x020000000009;
+    set({{kAnn, kTen, ""}, {kBob, kEleven, ""}});
+    unset({{kBob, kLater}});
+    EXPECT_FALSE(store.rules_out(kSubnet, kAnn, kTen, kNow));
+    EXPECT_TRUE(store.rules_out(kSubnet, kAnn, kTwelve, kNow));
+    EXPECT_TRUE(store.rules_out(kSubnet, kBob, kEleven, kNow));
+    EXPECT_FALSE(store.rules_out(kSubnet, kBob, kEleven, kLater));
+    EXPECT_TRUE(store.rules_out(kSubnet, kStranger, kTen, kNow));
+    EXPECT_FALSE(store.rules_out(kSubnet, kStranger, kTwelve, kNow));
+    EXPECT_FALSE(store.rules_out(8, kStranger, kTen, kNow));
+}
+
 TEST_F(StoreTest, PagesHoldEveryReservationOnce) {
     for (uint32_t i = 0; i < 25; ++i) {
         set({{kAnn + i, kTen + i, ""}});
