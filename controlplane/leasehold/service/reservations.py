@@ -184,7 +184,7 @@ def _sweep(ctx: Context, subnet_id: int) -> int:
     own = addresses.c.subnet_id == subnet_id
     with ctx.db.write() as connection:
         subnet = connection.execute(
-            select(subnets_table).where(subnets_table.c.id == subnet_id).with_for_update()
+            select(subnets_table).where(subnets_table.c.id == subnet_id).with_for_update(key_share=True)
         ).one_or_none()
         if subnet is None:
             return 0

@@ -174,9 +174,11 @@ class _Sender:
         except Exception:
             self._look_again(behind)
             raise
-        else:
-            self._failures = 0
-            self.found_away = False
+        if self._failures:
+            # It was on record as away: whoever starts now is to see that it is not.
+            self._store()
+        self._failures = 0
+        self.found_away = False
         return self._store_in_time()
 
     def _back_off(self, behind: Iterable[int]) -> float:
