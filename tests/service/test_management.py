@@ -1,12 +1,15 @@
 """What the manager decides from what hosts answer, on a clock that the test turns."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
 from netaddr import IPAddress, IPNetwork
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
+from lab.postgres import Postgres
+from leasehold.config import Settings
 from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, Resync, SubnetState
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
 from leasehold.errors import HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
@@ -23,7 +26,7 @@ from leasehold.service import (
     subnets,
     vnics,
 )
-from leasehold.service.context import Context
+from leasehold.service.context import Context, open_context
 from leasehold.service.replication import epoch_of
 from leasehold.service.sightings import Answer, Watch
 from leasehold.store.tables import FIRST_SUBNET_ID, server_subnets
@@ -188,6 +191,29 @@ def test_a_kea_that_lost_our_subnets_does_not_count_as_running(ctx: Context, wat
     clock.advance(1)
     answers(ctx, watch, managed=False, has=has)
     assert (state(ctx), served(ctx, watch)) == ("starting", [SUBNET])
+
+
+def test_a_subnet_that_goes_while_it_is_decided_who_serves_it_is_no_fault(
+    postgres_server: Postgres, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has one writer at a time."""
+    ctx = open_context(Settings(database_url=postgres_server.fresh_database()), clock)
+    networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=1)
+    for cidr in ("192.0.2.0/24", "198.51.100.0/24"):
+        subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork(cidr)))
+    add_host(ctx, "host-a", "192.0.2.2")
+    expect, decided = replication.expect, []
+
+    def expect_late(connection: Connection, pairs: Collection[tuple[str, int]]) -> None:
+        decided.append([subnet_id for _, subnet_id in pairs])
+        if len(decided) == 1:
+            subnets.delete_subnet(ctx, SUBNET + 1)
+        expect(connection, pairs)
+
+    monkeypatch.setattr(replication, "expect", expect_late)
+    answers(ctx, Watch())
+    assert (decided, states(ctx)) == ([[SUBNET, SUBNET + 1], [SUBNET]], {"host-a": "starting"})
+    ctx.db.dispose()
 
 
 def second_host(ctx: Context, watch: Watch) -> None:

@@ -7,6 +7,7 @@ network is out of its configuration. As long as there is a row in `server_subnet
 addresses wait for it: also one that hears no guests, since its link may be back at any time.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +23,14 @@ from leasehold.service import events, lineage, replication, subnets
 from leasehold.service import hosts as hosts_service
 from leasehold.service.context import Context
 from leasehold.service.sightings import Trouble, Watch, health_with
-from leasehold.store.database import AnyRow
+from leasehold.store.database import AnyRow, Violation
 from leasehold.store.tables import host_networks, hosts, networks, server_subnets, servers
 from leasehold.store.tables import subnets as subnets_table
+
+log = logging.getLogger(__name__)
+
+# Whoever deletes one of these waits for no decision, and a decision for none of them.
+_GONE = {"fk_server_subnets_subnet_id", "fk_servers_network_id", "fk_servers_host_id"}
 
 _CLASHES = "The host serves another network that shares addresses with this one. Attach another host to this network."
 
@@ -39,13 +45,25 @@ class Assignment:
 
 def plan(ctx: Context, watch: Watch) -> None:
     """Decides who serves which network from now on, and moves servers from state to state."""
+    while not _planned(ctx, watch):
+        log.info("A network, subnet or host went while it was decided who serves what: it is decided anew.")
+
+
+def _planned(ctx: Context, watch: Watch) -> bool:
+    """False where what was decided upon is gone meanwhile, and nothing was done."""
     with ctx.db.read() as connection:
         if _Decision(ctx, connection, watch).is_empty:
-            return
-    with ctx.db.write() as connection:
-        replication.change_servers(connection)
-        _Decision(ctx, connection, watch).carry_out(connection, ctx.now_ms())
+            return True
+    try:
+        with ctx.db.write() as connection:
+            replication.change_servers(connection)
+            _Decision(ctx, connection, watch).carry_out(connection, ctx.now_ms())
+    except Violation as violation:
+        if violation.constraint not in _GONE:
+            raise
+        return False
     ctx.bell.ring()
+    return True
 
 
 def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
