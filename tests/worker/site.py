@@ -85,6 +85,9 @@ class Site:
     def states(self) -> dict[str, str]:
         return {name: each.state for name, each in self.servers().items()}
 
+    def details(self) -> dict[str, str | None]:
+        return {name: each.detail for name, each in self.servers().items()}
+
     def answered_since(self, name: str, instant: datetime) -> bool:
         answered_at = hosts.get(self.ctx, name).answered_at
         return answered_at is not None and answered_at >= instant

@@ -245,7 +245,9 @@ def test_a_host_whose_kea_refuses_is_replaced_and_says_why(site: Site) -> None:
     site.add_host("host-a", subnets=[{"id": 77, "subnet": "192.0.2.0/24"}])
     site.subnet()
     site.start()
-    site.until(lambda: "192.0.2.0/24" in str(site.servers()), "it says why")
+    site.until(lambda: site.details().get("host-a"), "it says why")
+    why = str(site.details()["host-a"])
+    assert "Kea on host host-a refused config-test: subnet with the prefix of '192.0.2.0/24' already exists" in why
     site.add_host("host-b")
     site.until(lambda: site.states().get("host-b") == "running", "another host serves")
     assert site.hosts["host-a"].status()["managed-subnets"] == []
