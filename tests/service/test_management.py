@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Collection
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from netaddr import IPAddress, IPNetwork
@@ -23,9 +24,11 @@ from leasehold.service import (
     replication,
     reservations,
     sightings,
+    subnet_changes,
     subnets,
     vnics,
 )
+from leasehold.service.bell import News
 from leasehold.service.context import Context, open_context
 from leasehold.service.replication import epoch_of
 from leasehold.service.sightings import Answer, Watch
@@ -214,6 +217,65 @@ def test_a_subnet_that_goes_while_it_is_decided_who_serves_it_is_no_fault(
     answers(ctx, Watch())
     assert (decided, states(ctx)) == ([[SUBNET, SUBNET + 1], [SUBNET]], {"host-a": "starting"})
     ctx.db.dispose()
+
+
+def provides(ctx: Context, watch: Watch) -> None:
+    """host-a takes the settings that are there now."""
+    assignment = management.assignments(ctx, watch)["host-a"]
+    management.provided(ctx, watch, "host-a", assignment.served, assignment.settings)
+
+
+def confirmed_start(ctx: Context, ip: str) -> tuple[str, str | None]:
+    """What host-a says of an address that is promised now, and that it has on disk."""
+    name = f"nic-{ip}"
+    vnics.put(ctx, VnicSpec(id=name, vm="vm", name="nic", subnet=SUBNET))
+    vnics.start(ctx, name, wait="none", ip=IPAddress(ip))
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), subnets.get(ctx, SUBNET).revision)
+    try:
+        (server,) = vnics.start(ctx, name).servers
+    except NotConfirmed as error:
+        (told,) = cast("list[dict[str, str]]", error.facts["servers"])
+        return told["state"], told["detail"]
+    return server.state, server.detail
+
+
+def test_a_start_counts_on_a_server_only_for_addresses_in_the_cidr_that_its_kea_has(ctx: Context, watch: Watch) -> None:
+    run(ctx, watch)
+    provides(ctx, watch)
+    subnet_changes.change(ctx, SUBNET, {"cidr": IPNetwork("192.0.2.0/23")})
+    assert confirmed_start(ctx, "192.0.2.7") == ("confirmed", None)
+    for outside in ("192.0.3.7", "192.0.2.255"):
+        assert confirmed_start(ctx, outside) == ("pending", "Its Kea has not taken the subnet's new CIDR yet.")
+    before = ctx.bell.heard(News.PLAN)
+    provides(ctx, watch)
+    assert ctx.bell.heard(News.PLAN) != before
+    assert confirmed_start(ctx, "192.0.3.7") == ("confirmed", None)
+
+
+def test_a_start_does_not_wait_for_settings_that_no_address_depends_on(ctx: Context, watch: Watch) -> None:
+    run(ctx, watch)
+    provides(ctx, watch)
+    subnet_changes.change(ctx, SUBNET, {"dns": (IPAddress("192.0.2.53"),), "gateway": IPAddress("192.0.2.1")})
+    assert confirmed_start(ctx, "192.0.2.7") == ("confirmed", None)
+
+
+def test_a_server_tells_which_settings_its_kea_took(ctx: Context, watch: Watch) -> None:
+    def told() -> tuple[int | None, int]:
+        ((each,),) = [server.subnets for server in networks.list_servers(ctx, "blue")]
+        return each.provided_revision, each.settings_revision
+
+    run(ctx, watch)
+    assert told() == (None, 1)
+    provides(ctx, watch)
+    asked = management.assignments(ctx, watch)["host-a"]
+    subnet_changes.change(ctx, SUBNET, {"mtu": 1400})
+    assert told() == (1, 2)
+    management.provided(ctx, watch, "host-a", asked.served, asked.settings)
+    assert told() == (1, 2)
+    provides(ctx, watch)
+    assert told() == (2, 2)
+    management.provided(ctx, watch, "host-a", [])
+    assert told() == (None, 2)
 
 
 def second_host(ctx: Context, watch: Watch) -> None:

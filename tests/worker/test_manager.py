@@ -1,18 +1,19 @@
 """Who serves a network, on real hosts."""
 
 import json
+from typing import Any
 
 import pytest
 from netaddr import IPAddress, IPNetwork
 
 from lab.host import Host
-from leasehold.domain.addresses import Mac
+from leasehold.domain.addresses import AddressRange, Mac
 from leasehold.domain.values import Subnet, SubnetSpec
 from leasehold.errors import NotConfirmed
 from leasehold.kea.commands import Commands
 from leasehold.kea.provider import KeaDhcpProvider
 from leasehold.kea.transport import Transport
-from leasehold.service import events, hosts, networks, subnets, vnics
+from leasehold.service import events, hosts, networks, subnet_changes, subnets, vnics
 from leasehold.service.devices import ReservationLog
 from worker.site import Site
 
@@ -104,6 +105,17 @@ def test_a_second_subnet_is_served_too(site: Site) -> None:
         lambda: host.status()["managed-subnets"] == [first.id, second.id] and site.states() == {"host-a": "running"},
         "both subnets are served",
     )
+
+
+def test_a_start_in_a_part_that_a_subnet_has_just_got_is_ready_when_the_host_serves_that(site: Site) -> None:
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    late = AddressRange(IPAddress("192.0.3.10"), IPAddress("192.0.3.20"))
+    subnet_changes.change(site.ctx, subnet.id, {"cidr": IPNetwork("192.0.2.0/23"), "ranges": (late,)})
+    assert site.started(1).ip == late.first
+    assert configured(host)[subnet.id]["subnet"] == "192.0.2.0/23"
 
 
 def test_a_subnet_that_was_deleted_goes(site: Site) -> None:
@@ -349,6 +361,13 @@ def test_what_a_provider_reserves_is_on_its_servers_also_on_one_that_comes_later
     assert served(second, subnet.id) == both
     provider.remove_reservation(subnet.id, ip)
     site.until(lambda: served(first, subnet.id) == served(second, subnet.id) == one, "one is gone on both")
+
+
+def configured(host: Host) -> dict[int, dict[str, Any]]:
+    """The subnets in the configuration that the host's Kea runs, by id."""
+    dhcp4 = host.command("config-get")["arguments"]["Dhcp4"]
+    shared = [subnet for network in dhcp4.get("shared-networks", []) for subnet in network["subnet4"]]
+    return {each["id"]: each for each in [*dhcp4["subnet4"], *shared]}
 
 
 def served(host: Host, subnet_id: int) -> dict[str, str]:

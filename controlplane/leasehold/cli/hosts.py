@@ -16,7 +16,7 @@ from leasehold.cli.printing import (
     print_fields,
     print_table,
 )
-from leasehold.domain.values import AwaitedAddress, HostNetwork, HostView, Server
+from leasehold.domain.values import AwaitedAddress, HostNetwork, HostView, Server, ServerSubnet
 from leasehold.errors import FieldInvalid
 from leasehold.service import fencing, hosts, networks
 from leasehold.service.context import Context
@@ -206,12 +206,17 @@ def _all(ctx: Context) -> Iterator[HostView]:
 
 
 def _behind(server: Server) -> str:
-    late = [each for each in server.subnets if each.confirmed_revision != each.revision]
-    return ", ".join(
-        f"subnet {each.subnet}: "
-        + ("everything" if each.confirmed_revision is None else f"{each.revision - each.confirmed_revision} changes")
-        for each in late
-    )
+    late = [(each.subnet, ", ".join(_lacking(each))) for each in server.subnets]
+    return "; ".join(f"subnet {subnet}: {lacking}" for subnet, lacking in late if lacking)
+
+
+def _lacking(progress: ServerSubnet) -> Iterator[str]:
+    if progress.confirmed_revision is None:
+        yield "everything"
+    elif progress.confirmed_revision != progress.revision:
+        yield f"{progress.revision - progress.confirmed_revision} changes"
+    if progress.provided_revision != progress.settings_revision:
+        yield "settings"
 
 
 def _addresses(count: int, first: tuple[AwaitedAddress, ...]) -> str | None:

@@ -37,9 +37,11 @@ _CLASHES = "The host serves another network that shares addresses with this one.
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """The networks that a host is to have in its configuration; `stops` when servers there wait for their end."""
+    """The networks that a host is to have in its configuration, with the revision of each subnet's `settings`; `stops`
+    when servers there wait for their end."""
 
     served: tuple[Served, ...]
+    settings: Mapping[int, int]
     stops: bool
 
 
@@ -93,7 +95,9 @@ def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
             .where(servers.c.state != "stopping")
             .order_by(servers.c.host_id, servers.c.network_id, server_subnets.c.subnet_id)
         ).all()
-        specs = {row.id: subnets.spec_of(row) for row in connection.execute(select(subnets_table))}
+        specs, revisions = {}, {}
+        for row in connection.execute(select(subnets_table)):
+            specs[row.id], revisions[row.id] = subnets.spec_of(row), row.settings_revision
     concerned = {row.host_id for row in states} | {key for key, each in watch.hosts.items() if each.managed}
     stopping = {row.host_id for row in states if row.state == "stopping"}
     clashing = clashes((each.network, each.cidr) for each in specs.values())
@@ -118,7 +122,12 @@ def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
             subnets=(*before, (row.subnet_id, specs[row.subnet_id])),
         )
     return {
-        host_id: Assignment(served=tuple(own.values()), stops=host_id in stopping) for host_id, own in served.items()
+        host_id: Assignment(
+            served=tuple(own.values()),
+            settings={subnet_id: revisions[subnet_id] for each in own.values() for subnet_id, _ in each.subnets},
+            stops=host_id in stopping,
+        )
+        for host_id, own in served.items()
     }
 
 
@@ -133,8 +142,11 @@ def _yields(server: AnyRow, others: Iterable[AnyRow], clashing: Mapping[str, set
     )
 
 
-def provided(ctx: Context, watch: Watch, host_id: str, served: Sequence[Served]) -> None:
-    """The host has these networks of ours in its configuration and no others: servers that were stopping have."""
+def provided(
+    ctx: Context, watch: Watch, host_id: str, served: Sequence[Served], settings: Mapping[int, int] | None = None
+) -> None:
+    """The host has these networks of ours in its configuration and no others: servers that were stopping have, and who
+    waits for new settings of a subnet, of these revisions, need not any more."""
     watch.hosts[host_id].refuses = False
     with ctx.db.write() as connection:
         replication.change_servers(connection)
@@ -159,8 +171,30 @@ def provided(ctx: Context, watch: Watch, host_id: str, served: Sequence[Served])
         )
         for network_id in stopped:
             _tell(connection, ctx.now_ms(), "server.stopped", host_id, network_id, None)
-    if stopped:
+        changed = _keep_settings(connection, host_id, served, settings or {})
+    if stopped or changed:
         ctx.bell.ring()
+
+
+def _keep_settings(
+    connection: Connection, host_id: str, served: Sequence[Served], revisions: Mapping[int, int]
+) -> bool:
+    """Writes which settings the host's Kea has; returns whether that is new."""
+    taken = {subnet_id: (revisions[subnet_id], str(spec.cidr)) for each in served for subnet_id, spec in each.subnets}
+    known = connection.execute(
+        select(server_subnets.c.subnet_id, server_subnets.c.provided_revision, server_subnets.c.provided_cidr).where(
+            server_subnets.c.host_id == host_id
+        )
+    ).all()
+    new = {subnet_id: taken.get(subnet_id, (None, None)) for subnet_id, *_ in known}
+    new = {subnet_id: new[subnet_id] for subnet_id, *before in known if new[subnet_id] != tuple(before)}
+    for subnet_id, (revision, cidr) in new.items():
+        connection.execute(
+            update(server_subnets)
+            .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id == subnet_id)
+            .values(provided_revision=revision, provided_cidr=cidr)
+        )
+    return bool(new)
 
 
 def refused(ctx: Context, watch: Watch, host_id: str, text: str) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leasehold.domain.placement import Served
 from leasehold.domain.values import Host
@@ -27,7 +27,7 @@ _MOST_BACKOFF_S = 30
 class _Outcome:
     """What came of having a host serve networks: its answer afterwards, or why Kea refused."""
 
-    served: tuple[Served, ...]
+    assignment: Assignment
     answer: Answer | None = None
     refusal: str | None = None
 
@@ -36,9 +36,9 @@ class _Outcome:
 class _Provision:
     """What a host took last, and in which life of its Kea; or what it refused, how often, and when to try again."""
 
-    taken: tuple[Served, ...] | None = None
+    taken: Assignment | None = None
     boot: str | None = None
-    refused: tuple[Served, ...] | None = None
+    refused: Assignment | None = None
     failures: int = 0
     not_before: float = 0.0
 
@@ -85,7 +85,7 @@ class Manager:
         self._awaited = frozenset(host_id for host_id, each in assignments.items() if each.served)
         for host_id, assignment in assignments.items():
             if host_id in known and self._is_due(host_id, assignment):
-                self._submit(known[host_id], assignment.served)
+                self._submit(known[host_id], assignment)
         return max(0.0, self._next_probe - time.monotonic())
 
     def _ask(self, known: dict[str, Host]) -> None:
@@ -128,20 +128,21 @@ class Manager:
     def _settle(self, host_id: str, outcome: _Outcome) -> None:
         provision = self._provisions.setdefault(host_id, _Provision())
         refusal = outcome.refusal
+        assignment = outcome.assignment
         status = None if outcome.answer is None else outcome.answer.status
-        if status is not None and status.managed != _subnets(outcome.served):
+        if status is not None and status.managed != _subnets(assignment.served):
             refusal = (
                 f"Kea on host {host_id} took the configuration, but its hook sees the subnets "
-                f"{sorted(status.managed)} there instead of {sorted(_subnets(outcome.served))}."
+                f"{sorted(status.managed)} there instead of {sorted(_subnets(assignment.served))}."
             )
         if refusal is not None:
             provision.failures += 1
-            provision.refused = outcome.served
+            provision.refused = assignment
             provision.not_before = time.monotonic() + backoff_s(provision.failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
             management.refused(self._ctx, self._watch, host_id, refusal)
         elif status is not None:
-            management.provided(self._ctx, self._watch, host_id, outcome.served)
-            self._provisions[host_id] = _Provision(taken=outcome.served, boot=status.boot)
+            management.provided(self._ctx, self._watch, host_id, assignment.served, assignment.settings)
+            self._provisions[host_id] = _Provision(taken=replace(assignment, stops=False), boot=status.boot)
 
     def _is_due(self, host_id: str, assignment: Assignment) -> bool:
         """True when the host answers, and is not known to have just what it is to have."""
@@ -149,34 +150,34 @@ class Manager:
         if sighting is None or sighting.reason is not None or host_id in self._providing:
             return False
         provision = self._provisions.setdefault(host_id, _Provision())
-        if provision.refused == assignment.served and time.monotonic() < provision.not_before:
+        if provision.refused == assignment and time.monotonic() < provision.not_before:
             return False
         return (
             assignment.stops
-            or (provision.taken, provision.boot) != (assignment.served, sighting.boot)
+            or (provision.taken, provision.boot) != (assignment, sighting.boot)
             or sighting.managed != _subnets(assignment.served)
         )
 
-    def _submit(self, host: Host, served: tuple[Served, ...]) -> None:
-        future = self._providers.submit(self._provide, host, served)
+    def _submit(self, host: Host, assignment: Assignment) -> None:
+        future = self._providers.submit(self._provide, host, assignment)
         future.add_done_callback(lambda _: self.wake())
         self._providing[host.id] = future
 
-    def _provide(self, host: Host, served: tuple[Served, ...]) -> _Outcome:
+    def _provide(self, host: Host, assignment: Assignment) -> _Outcome:
         try:
-            if served:
-                self._provider.provide(host, served)
+            if assignment.served:
+                self._provider.provide(host, assignment.served)
             else:
                 self._provider.dont_provide(host)
         except KeaRefused as error:
-            return _Outcome(served=served, refusal=str(error))
+            return _Outcome(assignment=assignment, refusal=str(error))
         except HostUnreachable as error:
             reason = str(error.facts["reason"])
             return _Outcome(
-                served=served,
+                assignment=assignment,
                 answer=Answer(host=host.id, asked_ms=self._ctx.now_ms(), status=None, reason=reason),
             )
-        return _Outcome(served=served, answer=self._answer(host))
+        return _Outcome(assignment=assignment, answer=self._answer(host))
 
 
 def _done(futures: dict[str, Future[Answer]] | dict[str, Future[_Outcome]]) -> list[str]:
