@@ -278,6 +278,58 @@ def test_a_server_tells_which_settings_its_kea_took(ctx: Context, watch: Watch) 
     assert told() == (None, 2)
 
 
+def second_subnet(ctx: Context, watch: Watch) -> int:
+    """The network gets another subnet, which host-a, that runs, is to have too."""
+    added = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24"))).id
+    management.plan(ctx, watch)
+    return added
+
+
+def test_a_server_that_runs_goes_on_while_a_subnet_is_added(ctx: Context, watch: Watch, clock: Clock) -> None:
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    before = networks.list_servers(ctx, "blue")[0].since
+    clock.advance(1)
+    added = second_subnet(ctx, watch)
+    for _ in range(3):
+        answers(ctx, watch, managed=True, has=has)
+        assert (state(ctx), confirmed_start(ctx, "192.0.2.7")[0]) == ("running", "confirmed")
+    vnics.put(ctx, VnicSpec(id="late", vm="vm", name="nic", subnet=added))
+    vnics.start(ctx, "late", wait="none")
+    replication.confirm(ctx, "host-a", added, epoch(ctx), 1)
+    with pytest.raises(NotConfirmed):
+        vnics.start(ctx, "late")
+    provides(ctx, watch)
+    vnics.start(ctx, "late")
+    assert networks.list_servers(ctx, "blue")[0].since == before
+    assert told(ctx) == ["started host-a"]
+
+
+def test_a_server_that_loses_one_of_two_subnets_serves_the_other(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    lost = second_subnet(ctx, watch)
+    replication.confirm(ctx, "host-a", lost, epoch(ctx), 0)
+    provides(ctx, watch)
+    clock.advance(1)
+    has = SubnetState(subnet=SUBNET, epoch=epoch(ctx), revision=0, count=0, digest=EMPTY_DIGEST)
+    answers(ctx, watch, managed=True, has=has)
+    (server,) = networks.list_servers(ctx, "blue")
+    assert [(each.subnet, each.provided_revision) for each in server.subnets] == [(SUBNET, 1), (lost, None)]
+    assert (server.state, confirmed_start(ctx, "192.0.2.7")[0]) == ("running", "confirmed")
+
+
+def test_a_server_that_was_down_runs_again_with_what_it_had(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """A subnet that was added since, and that its Kea may refuse, does not keep it from that."""
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    falls(ctx, watch, clock)
+    second_subnet(ctx, watch)
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has)
+    assert state(ctx) == "running"
+    assert told(ctx) == ["started host-a", "unreachable host-a", "recovered host-a"]
+
+
 def second_host(ctx: Context, watch: Watch) -> None:
     """host-b is there too, up and idle."""
     add_host(ctx, "host-b", "192.0.2.3")

@@ -1,6 +1,7 @@
 """Who serves a network, on real hosts."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,11 +101,18 @@ def test_a_second_subnet_is_served_too(site: Site) -> None:
     first = site.subnet()
     site.start()
     site.wait_for(host_a="running")
+    before = replace(site.servers()["host-a"], subnets=())
     second = subnets.create(site.ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
     site.until(
-        lambda: host.status()["managed-subnets"] == [first.id, second.id] and site.states() == {"host-a": "running"},
-        "both subnets are served",
+        lambda: (
+            [each.subnet for each in site.servers()["host-a"].subnets if each.provided_revision is not None]
+            == [first.id, second.id]
+        ),
+        "the server has all",
     )
+    assert host.status()["managed-subnets"] == [first.id, second.id]
+    assert replace(site.servers()["host-a"], subnets=()) == before
+    assert [each.type for each in events.list_events(site.ctx, limit=100)] == ["server.started"]
 
 
 def test_a_start_in_a_part_that_a_subnet_has_just_got_is_ready_when_the_host_serves_that(site: Site) -> None:

@@ -1,10 +1,11 @@
 """Who serves which network: what the manager's loop asks and records, one transaction each.
 
-A server is `starting` from the decision until its host has the reservations, then the subnets in its configuration, and
-says so; `running` while the host answers and hears the network's guests; `unreachable` after it did not for
-`host_down_after_s`, and from then until it is again at what is wanted; `stopping` until the host has said that the
-network is out of its configuration. As long as there is a row in `server_subnets`, the host could serve the subnet, and
-addresses wait for it: also one that hears no guests, since its link may be back at any time.
+A server is `starting` from the decision until its host has the reservations, then the subnets in its configuration,
+and says so; `running` while the host answers, hears the network's guests and has any of its subnets, so that those
+that are added come to a server that goes on running; `unreachable` after it did not answer or hear for
+`host_down_after_s`, and from then until it is again at what it was; `stopping` until the host has said that the
+network is out of its configuration. As long as there is a row in `server_subnets`, the host could serve the subnet,
+and addresses wait for it: also one that hears no guests, since its link may be back at any time.
 """
 
 import logging
@@ -189,12 +190,16 @@ def _keep_settings(
     new = {subnet_id: taken.get(subnet_id, (None, None)) for subnet_id, *_ in known}
     new = {subnet_id: new[subnet_id] for subnet_id, *before in known if new[subnet_id] != tuple(before)}
     for subnet_id, (revision, cidr) in new.items():
-        connection.execute(
-            update(server_subnets)
-            .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id == subnet_id)
-            .values(provided_revision=revision, provided_cidr=cidr)
-        )
+        _set_provided(connection, host_id, subnet_id, revision, cidr)
     return bool(new)
+
+
+def _set_provided(connection: Connection, host_id: str, subnet_id: int, revision: int | None, cidr: str | None) -> None:
+    connection.execute(
+        update(server_subnets)
+        .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id == subnet_id)
+        .values(provided_revision=revision, provided_cidr=cidr)
+    )
 
 
 def refused(ctx: Context, watch: Watch, host_id: str, text: str) -> None:
@@ -240,8 +245,8 @@ class _Decision:
         for network_id, of_network in self._servers.items():
             for host_id in of_network:
                 self._at.setdefault(host_id, set()).add(network_id)
-        self._confirmed: dict[tuple[str, int], int | None] = {
-            (row.host_id, row.subnet_id): row.confirmed_revision for row in connection.execute(select(server_subnets))
+        self._progress: dict[tuple[str, int], Row[Any]] = {
+            (row.host_id, row.subnet_id): row for row in connection.execute(select(server_subnets))
         }
         self._load = Counter(
             host_id
@@ -251,6 +256,7 @@ class _Decision:
         )
         self.transitions: list[_Transition] = []
         self.new_subnets: list[tuple[str, int]] = []
+        self.lost_subnets: list[tuple[str, int]] = []
         self.returned = [row.id for row in self._hosts.values() if row.fenced_ms is not None and self._is_clean(row)]
         self.recovered = lineage.recovered(connection)
         for network in connection.execute(select(networks).order_by(networks.c.id)).all():
@@ -259,7 +265,7 @@ class _Decision:
     @property
     def is_empty(self) -> bool:
         """True when everything is to stay as it is."""
-        return not (self.transitions or self.new_subnets or self.returned or self.recovered)
+        return not (self.transitions or self.new_subnets or self.lost_subnets or self.returned or self.recovered)
 
     def carry_out(self, connection: Connection, now_ms: int) -> None:
         """Writes it, and tells of it."""
@@ -274,6 +280,8 @@ class _Decision:
             if each.event is not None:
                 _tell(connection, now_ms, each.event, each.host, each.network, each.detail)
         replication.expect(connection, self.new_subnets)
+        for host_id, subnet_id in self.lost_subnets:
+            _set_provided(connection, host_id, subnet_id, None, None)
         for host_id in self.returned:
             row = self._hosts[host_id]
             connection.execute(
@@ -323,16 +331,26 @@ class _Decision:
         if health != "up":
             return
         sighting = self._watch.hosts[server.host_id]
-        serves = own_subnets.keys() <= sighting.managed
-        confirmed = {subnet_id: self._confirmed.get((server.host_id, subnet_id)) for subnet_id in own_subnets}
+        progress = {
+            key: self._progress[server.host_id, key] for key in own_subnets if (server.host_id, key) in self._progress
+        }
+        had = {key for key, each in progress.items() if each.provided_revision is not None}
+        self.lost_subnets += [(server.host_id, key) for key in sorted(had - sighting.managed)]
+        confirmed = {
+            key: each.confirmed_revision
+            for key, each in progress.items()
+            if key in sighting.managed and each.confirmed_revision is not None
+        }
         if server.state == "running":
-            if not serves or None in confirmed.values():
-                self._move(server, "starting", "Its Kea has not all of the network's subnets yet.", None)
-            else:
+            if confirmed:
                 sighting.goals = {key: goal for key, goal in sighting.goals.items() if key not in own_subnets}
+            else:
+                self._move(server, "starting", "Its Kea has none of the network's subnets.", None)
             return
         goals = {key: sighting.goals.setdefault(key, revision) for key, revision in own_subnets.items()}
-        if serves and all(each is not None and each >= goals[key] for key, each in confirmed.items()):
+        # One that ran may still wait for subnets that were added since.
+        needed = had if had and server.state == "unreachable" else own_subnets.keys()
+        if all(confirmed.get(key, -1) >= goals[key] for key in needed):
             event = "server.recovered" if server.state == "unreachable" else "server.started"
             self._move(server, "running", None, event)
 
@@ -340,7 +358,7 @@ class _Decision:
         self.transitions.append(_Transition(server.host_id, server.network_id, state, detail, event))
 
     def _expect(self, host_id: str, own_subnets: Iterable[int]) -> None:
-        self.new_subnets += [(host_id, each) for each in own_subnets if (host_id, each) not in self._confirmed]
+        self.new_subnets += [(host_id, each) for each in own_subnets if (host_id, each) not in self._progress]
 
     def _candidate(self, host_id: str, network_id: str) -> Candidate:
         host = self._hosts[host_id]
