@@ -278,6 +278,55 @@ def test_a_server_tells_which_settings_its_kea_took(ctx: Context, watch: Watch) 
     assert told() == (None, 2)
 
 
+def refuses(ctx: Context, watch: Watch, *network_ids: str) -> None:
+    """host-a's Kea does not take these networks as they are to be."""
+    management.refused(ctx, watch, "host-a", network_ids, "Kea refused config-test: no")
+    management.plan(ctx, watch)
+
+
+def test_a_server_that_runs_says_what_its_kea_refuses_and_is_told_of_once(ctx: Context, watch: Watch) -> None:
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    since = networks.list_servers(ctx, "blue")[0].since
+    refuses(ctx, watch, "blue")
+    refuses(ctx, watch, "blue")
+    assert serving(ctx, "blue") == {"host-a": ("running", "Kea refused config-test: no")}
+    again = Watch()
+    answers(ctx, again, managed=True, has=has)
+    refuses(ctx, again, "blue")
+    assert told(ctx) == ["started host-a", "refused host-a"]
+    assert events.list_events(ctx, limit=100)[-1].data["detail"] == "Kea refused config-test: no"
+    provides(ctx, again)
+    assert serving(ctx, "blue") == {"host-a": ("running", None)}
+    assert networks.list_servers(ctx, "blue")[0].since == since
+    refuses(ctx, again, "blue")
+    assert told(ctx)[2:] == ["refused host-a"]
+
+
+def test_a_server_that_comes_back_still_says_what_its_kea_refuses(ctx: Context, watch: Watch, clock: Clock) -> None:
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    refuses(ctx, watch, "blue")
+    falls(ctx, watch, clock)
+    assert serving(ctx, "blue") == {"host-a": ("unreachable", "Connection refused")}
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has)
+    assert serving(ctx, "blue") == {"host-a": ("running", "Kea refused config-test: no")}
+    assert told(ctx) == ["started host-a", "refused host-a", "unreachable host-a", "recovered host-a"]
+
+
+def test_a_host_that_refuses_one_network_is_chosen_for_others(ctx: Context, watch: Watch, clock: Clock) -> None:
+    networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
+    subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("198.51.100.0/24")))
+    on_both(ctx, "host-a", "192.0.2.2")
+    answers(ctx, watch)
+    assert [list(serving(ctx, name)) for name in ("blue", "green")] == [["host-a"], ["host-a"]]
+    refuses(ctx, watch, "blue")
+    on_both(ctx, "host-b", "192.0.2.3")
+    answers(ctx, watch, host="host-b")
+    assert [list(serving(ctx, name)) for name in ("blue", "green")] == [["host-a", "host-b"], ["host-a"]]
+
+
 def second_subnet(ctx: Context, watch: Watch) -> int:
     """The network gets another subnet, which host-a, that runs, is to have too."""
     added = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24"))).id

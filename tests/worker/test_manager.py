@@ -273,6 +273,25 @@ def test_a_host_whose_kea_refuses_is_replaced_and_says_why(site: Site) -> None:
     assert site.hosts["host-a"].status()["managed-subnets"] == []
 
 
+def test_a_server_whose_kea_refuses_new_settings_goes_on_and_says_why_until_it_takes_them(site: Site) -> None:
+    host = site.add_host("host-a", subnets=[{"id": 77, "subnet": "192.0.2.0/23"}])
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    subnet_changes.change(site.ctx, subnet.id, {"cidr": IPNetwork("192.0.2.0/23")})
+    site.until(lambda: site.details()["host-a"], "it says why")
+    why = str(site.details()["host-a"])
+    assert "subnet with the prefix of '192.0.2.0/23' already exists" in why
+    assert site.started(1, wait="all").servers[0].state == "confirmed"
+    assert configured(host)[subnet.id]["subnet"] == "192.0.2.0/24"
+    told = events.list_events(site.ctx, subject="networks/blue/servers/host-a", limit=100)
+    assert [(each.type, each.data["detail"]) for each in told] == [("server.started", None), ("server.refused", why)]
+    subnet_changes.change(site.ctx, subnet.id, {"cidr": IPNetwork("192.0.2.0/22")})
+    site.until(lambda: configured(host)[subnet.id]["subnet"] == "192.0.2.0/22", "it took them")
+    site.until(lambda: site.details() == {"host-a": None}, "it does not say so any more")
+    assert site.states() == {"host-a": "running"}
+
+
 def test_a_host_without_the_interface_that_it_is_said_to_have_is_not_chosen_and_says_why(site: Site) -> None:
     bad = site.add_host("host-a")
     site.register(bad, interface="eth-nowhere")

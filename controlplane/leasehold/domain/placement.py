@@ -25,9 +25,9 @@ class Candidate:
     """A host that could serve the network, or does.
 
     `health` is its health on this network; `state` is None where it is no server of it; `attached` False where it has
-    lost the network, or was declared dead; `refuses` True when its Kea refused the configuration lately; `leaving` True
-    when it is to serve nothing more, once others do; `held` True when it came back from being down too lately to be
-    relied upon; `load` counts the networks that it serves.
+    lost the network, or was declared dead; `refuses` True when its Kea lately refused to serve the network as it is to
+    be; `leaving` True when it is to serve nothing more, once others do; `held` True when it came back from being down
+    too lately to be relied upon; `load` counts the networks that it serves.
     """
 
     host: str

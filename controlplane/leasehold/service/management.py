@@ -148,7 +148,6 @@ def provided(
 ) -> None:
     """The host has these networks of ours in its configuration and no others: servers that were stopping have, and who
     waits for new settings of a subnet, of these revisions, need not any more."""
-    watch.hosts[host_id].refuses = False
     with ctx.db.write() as connection:
         replication.change_servers(connection)
         stopped = list(
@@ -173,6 +172,8 @@ def provided(
         for network_id in stopped:
             _tell(connection, ctx.now_ms(), "server.stopped", host_id, network_id, None)
         changed = _keep_settings(connection, host_id, served, settings or {})
+        _keep_refusals(ctx, connection, watch, host_id, {})
+    watch.hosts[host_id].refusals = {}
     if stopped or changed:
         ctx.bell.ring()
 
@@ -202,13 +203,36 @@ def _set_provided(connection: Connection, host_id: str, subnet_id: int, revision
     )
 
 
-def refused(ctx: Context, watch: Watch, host_id: str, text: str) -> None:
-    """The host's Kea did not take its configuration: servers there that do not run yet say why."""
-    watch.hosts[host_id].refuses = True
+def refused(ctx: Context, watch: Watch, host_id: str, network_ids: Iterable[str], text: str) -> None:
+    """The host's Kea did not take a configuration with which these networks would be served as they are to be, and
+    others stop: the servers there say why. Those that run go on with what they had."""
     with ctx.db.write() as connection:
-        connection.execute(
-            update(servers).where(servers.c.host_id == host_id, servers.c.state != "running").values(detail=text)
-        )
+        stopping = connection.execute(
+            select(servers.c.network_id).where(servers.c.host_id == host_id, servers.c.state == "stopping")
+        ).scalars()
+        refusals = dict.fromkeys((*network_ids, *stopping), text)
+        _keep_refusals(ctx, connection, watch, host_id, refusals)
+    watch.hosts[host_id].refusals = refusals
+
+
+def _keep_refusals(
+    ctx: Context, connection: Connection, watch: Watch, host_id: str, refusals: Mapping[str, str]
+) -> None:
+    """Has the host's servers say why its Kea refuses their networks, and those that run say nothing once it does not
+    any more; tells of each refusal when it begins."""
+    sighting = watch.hosts[host_id]
+    for row in connection.execute(select(servers).where(servers.c.host_id == host_id)).all():
+        why = refusals.get(row.network_id)
+        is_over = why is None and row.state == "running" and row.detail is not None
+        is_new = why is not None and row.detail != why
+        if row.state == "unreachable" and sighting.trouble(row.network_id) is not None:
+            continue  # that is what it says
+        if is_new or is_over:
+            own = (servers.c.host_id == host_id) & (servers.c.network_id == row.network_id)
+            connection.execute(update(servers).where(own).values(detail=why))
+        if is_new and row.network_id not in sighting.refusals:
+            log.warning("Host %s does not serve network %s as it should: %s", host_id, row.network_id, why)
+            _tell(connection, ctx.now_ms(), "server.refused", host_id, row.network_id, why)
 
 
 @dataclass(frozen=True)
@@ -345,14 +369,15 @@ class _Decision:
             if confirmed:
                 sighting.goals = {key: goal for key, goal in sighting.goals.items() if key not in own_subnets}
             else:
-                self._move(server, "starting", "Its Kea has none of the network's subnets.", None)
+                why = sighting.refusals.get(server.network_id, "Its Kea has none of the network's subnets.")
+                self._move(server, "starting", why, None)
             return
         goals = {key: sighting.goals.setdefault(key, revision) for key, revision in own_subnets.items()}
         # One that ran may still wait for subnets that were added since.
         needed = had if had and server.state == "unreachable" else own_subnets.keys()
         if all(confirmed.get(key, -1) >= goals[key] for key in needed):
             event = "server.recovered" if server.state == "unreachable" else "server.started"
-            self._move(server, "running", None, event)
+            self._move(server, "running", sighting.refusals.get(server.network_id), event)
 
     def _move(self, server: Row[Any], state: ServerState, detail: str | None, event: str | None) -> None:
         self.transitions.append(_Transition(server.host_id, server.network_id, state, detail, event))
@@ -372,7 +397,7 @@ class _Decision:
             attached=host.fenced_ms is None
             and attachment is not None
             and not (server is None and self._clashing.get(network_id, set()) & self._at.get(host_id, set())),
-            refuses=sighting is not None and sighting.refuses,
+            refuses=sighting is not None and network_id in sighting.refusals,
             leaving=host.maintenance or (server is not None and self._yields(server)),
             held=any(
                 hosts_service.held_back_until_ms(self._ctx, each) > self._ctx.now_ms()

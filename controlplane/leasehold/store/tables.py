@@ -324,7 +324,7 @@ servers = Table(
         nullable=False,
     ),
     Column("since_ms", BigInteger, nullable=False),
-    Column("detail", String, comment="why it is not running, for a person"),
+    Column("detail", String, comment="why it is not as it should be, for a person"),
     PrimaryKeyConstraint("host_id", "network_id"),
 )
 

@@ -139,10 +139,18 @@ class Manager:
             provision.failures += 1
             provision.refused = assignment
             provision.not_before = time.monotonic() + backoff_s(provision.failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
-            management.refused(self._ctx, self._watch, host_id, refusal)
+            management.refused(self._ctx, self._watch, host_id, self._not_taken(host_id, assignment), refusal)
         elif status is not None:
             management.provided(self._ctx, self._watch, host_id, assignment.served, assignment.settings)
             self._provisions[host_id] = _Provision(taken=replace(assignment, stops=False), boot=status.boot)
+
+    def _not_taken(self, host_id: str, assignment: Assignment) -> list[str]:
+        """The networks that the host is not known to serve as they are to be."""
+        sighting, provision = self._watch.hosts[host_id], self._provisions[host_id]
+        taken = provision.taken.served if provision.taken is not None and provision.boot == sighting.boot else ()
+        return [
+            each.network for each in assignment.served if each not in taken or not _subnets([each]) <= sighting.managed
+        ]
 
     def _is_due(self, host_id: str, assignment: Assignment) -> bool:
         """True when the host answers, and is not known to have just what it is to have."""

@@ -352,7 +352,7 @@ def upgrade() -> None:
         sa.Column("network_id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("since_ms", sa.BigInteger(), nullable=False),
-        sa.Column("detail", sa.String(), nullable=True, comment="why it is not running, for a person"),
+        sa.Column("detail", sa.String(), nullable=True, comment="why it is not as it should be, for a person"),
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_servers_host_id")),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_servers_network_id")),
         sa.CheckConstraint(
