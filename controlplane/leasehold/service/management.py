@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
@@ -144,10 +145,16 @@ def _yields(server: AnyRow, others: Iterable[AnyRow], clashing: Mapping[str, set
 
 
 def provided(
-    ctx: Context, watch: Watch, host_id: str, served: Sequence[Served], settings: Mapping[int, int] | None = None
+    ctx: Context,
+    watch: Watch,
+    host_id: str,
+    served: Sequence[Served],
+    settings: Mapping[int, int] = MappingProxyType({}),
+    refusals: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """The host has these networks of ours in its configuration and no others: servers that were stopping have, and who
-    waits for new settings of a subnet, of these revisions, need not any more."""
+    waits for new settings of a subnet, of these revisions, need not any more. `refusals` say of networks why its Kea
+    did not take all that is wanted there."""
     with ctx.db.write() as connection:
         replication.change_servers(connection)
         stopped = list(
@@ -171,9 +178,9 @@ def provided(
         )
         for network_id in stopped:
             _tell(connection, ctx.now_ms(), "server.stopped", host_id, network_id, None)
-        changed = _keep_settings(connection, host_id, served, settings or {})
-        _keep_refusals(ctx, connection, watch, host_id, {})
-    watch.hosts[host_id].refusals = {}
+        changed = _keep_settings(connection, host_id, served, settings)
+        _keep_refusals(ctx, connection, watch, host_id, refusals)
+    watch.hosts[host_id].refusals = refusals
     if stopped or changed:
         ctx.bell.ring()
 
@@ -182,14 +189,12 @@ def _keep_settings(
     connection: Connection, host_id: str, served: Sequence[Served], revisions: Mapping[int, int]
 ) -> bool:
     """Writes which settings the host's Kea has; returns whether that is new."""
-    taken = {subnet_id: (revisions[subnet_id], str(spec.cidr)) for each in served for subnet_id, spec in each.subnets}
-    known = connection.execute(
-        select(server_subnets.c.subnet_id, server_subnets.c.provided_revision, server_subnets.c.provided_cidr).where(
-            server_subnets.c.host_id == host_id
-        )
-    ).all()
-    new = {subnet_id: taken.get(subnet_id, (None, None)) for subnet_id, *_ in known}
-    new = {subnet_id: new[subnet_id] for subnet_id, *before in known if new[subnet_id] != tuple(before)}
+    specs = {subnet_id: spec for each in served for subnet_id, spec in each.subnets}
+    rows = connection.execute(select(server_subnets).where(server_subnets.c.host_id == host_id)).all()
+    before = {row.subnet_id: (row.provided_revision, row.provided_cidr) for row in rows}
+    after = before | dict.fromkeys(before.keys() - specs.keys(), (None, None))
+    after |= {key: (revisions[key], str(spec.cidr)) for key, spec in specs.items() if spec is not None}
+    new = {key: after[key] for key in before if after[key] != before[key]}
     for subnet_id, (revision, cidr) in new.items():
         _set_provided(connection, host_id, subnet_id, revision, cidr)
     return bool(new)

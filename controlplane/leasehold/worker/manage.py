@@ -1,11 +1,11 @@
 """The manager's loop: asks every host how it is, lets the service decide who serves what, and has hosts serve it."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from leasehold.domain.placement import Served
+from leasehold.domain.placement import Served, halves, reduced
 from leasehold.domain.values import Host
 from leasehold.errors import HostUnreachable, KeaRefused
 from leasehold.kea.commands import Commands
@@ -21,13 +21,18 @@ _PROVISIONS = 16
 _LEAST_PAUSE_S = 0.05
 _FIRST_BACKOFF_S = 1
 _MOST_BACKOFF_S = 30
+_JUDGES = "config-test"
+"""Kea's command that fails because of what is in a configuration; others fail whatever that is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Outcome:
-    """What came of having a host serve networks: its answer afterwards, or why Kea refused."""
+    """What came of having a host serve networks: what it has now, why its Kea did not take the rest, by network, and
+    its answer afterwards; or why Kea refused it all."""
 
     assignment: Assignment
+    served: tuple[Served, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
     answer: Answer | None = None
     refusal: str | None = None
 
@@ -41,6 +46,12 @@ class _Provision:
     refused: Assignment | None = None
     failures: int = 0
     not_before: float = 0.0
+
+    def refuse(self, assignment: Assignment) -> None:
+        """It did not take all of this."""
+        self.failures += 1
+        self.refused = assignment
+        self.not_before = time.monotonic() + backoff_s(self.failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
 
 
 class Manager:
@@ -130,19 +141,22 @@ class Manager:
         refusal = outcome.refusal
         assignment = outcome.assignment
         status = None if outcome.answer is None else outcome.answer.status
-        if status is not None and status.managed != _subnets(assignment.served):
+        if status is not None and status.managed != _subnets(outcome.served):
             refusal = (
                 f"Kea on host {host_id} took the configuration, but its hook sees the subnets "
-                f"{sorted(status.managed)} there instead of {sorted(_subnets(assignment.served))}."
+                f"{sorted(status.managed)} there instead of {sorted(_subnets(outcome.served))}."
             )
         if refusal is not None:
-            provision.failures += 1
-            provision.refused = assignment
-            provision.not_before = time.monotonic() + backoff_s(provision.failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
             management.refused(self._ctx, self._watch, host_id, self._not_taken(host_id, assignment), refusal)
+            provision.refuse(assignment)
         elif status is not None:
-            management.provided(self._ctx, self._watch, host_id, assignment.served, assignment.settings)
-            self._provisions[host_id] = _Provision(taken=replace(assignment, stops=False), boot=status.boot)
+            management.provided(self._ctx, self._watch, host_id, outcome.served, assignment.settings, outcome.refusals)
+            has_stopped = replace(assignment, stops=False)
+            provision.taken, provision.boot = replace(has_stopped, served=outcome.served), status.boot
+            if outcome.refusals:
+                provision.refuse(has_stopped)
+            else:
+                provision.failures, provision.refused = 0, None
 
     def _not_taken(self, host_id: str, assignment: Assignment) -> list[str]:
         """The networks that the host is not known to serve as they are to be."""
@@ -167,16 +181,13 @@ class Manager:
         )
 
     def _submit(self, host: Host, assignment: Assignment) -> None:
-        future = self._providers.submit(self._provide, host, assignment)
+        future = self._providers.submit(self._provide, host, assignment, self._watch.hosts[host.id].managed)
         future.add_done_callback(lambda _: self.wake())
         self._providing[host.id] = future
 
-    def _provide(self, host: Host, assignment: Assignment) -> _Outcome:
+    def _provide(self, host: Host, assignment: Assignment, has: frozenset[int]) -> _Outcome:
         try:
-            if assignment.served:
-                self._provider.provide(host, assignment.served)
-            else:
-                self._provider.dont_provide(host)
+            served, refusals = self._provide_most(host, assignment.served, has)
         except KeaRefused as error:
             return _Outcome(assignment=assignment, refusal=str(error))
         except HostUnreachable as error:
@@ -185,7 +196,45 @@ class Manager:
                 assignment=assignment,
                 answer=Answer(host=host.id, asked_ms=self._ctx.now_ms(), status=None, reason=reason),
             )
-        return _Outcome(assignment=assignment, answer=self._answer(host))
+        return _Outcome(assignment=assignment, served=served, refusals=refusals, answer=self._answer(host))
+
+    def _provide_most(
+        self, host: Host, wanted: tuple[Served, ...], has: frozenset[int]
+    ) -> tuple[tuple[Served, ...], dict[str, str]]:
+        """Provides as much of what is wanted as the host's Kea takes; returns that, and by network why not the rest.
+
+        Where it refuses the whole, it first gets what it has already of that, so that what is to stop does. The rest is
+        added in halves, down to the subnets that it refuses, for which it keeps what it has. Raises KeaRefused where
+        the reason is not in what is wanted, and HostUnreachable.
+        """
+        served: tuple[Served, ...] = ()
+        taken: frozenset[int] = frozenset()
+        refusals: dict[str, str] = {}
+        parts = [wanted]
+        while parts:
+            part = parts.pop()
+            attempt = reduced(wanted, taken | _subnets(part), has)
+            try:
+                self._set(host, attempt)
+            except KeaRefused as error:
+                if error.facts["command"] != _JUDGES:
+                    raise
+                if part == wanted:
+                    served = reduced(wanted, (), has)
+                    self._set(host, served)
+                smaller = halves(part)
+                parts += reversed(smaller)
+                if not smaller:
+                    refusals.setdefault(part[0].network, str(error))
+            else:
+                served, taken = attempt, taken | _subnets(part)
+        return served, refusals
+
+    def _set(self, host: Host, served: tuple[Served, ...]) -> None:
+        if served:
+            self._provider.provide(host, served)
+        else:
+            self._provider.dont_provide(host)
 
 
 def _done(futures: dict[str, Future[Answer]] | dict[str, Future[_Outcome]]) -> list[str]:

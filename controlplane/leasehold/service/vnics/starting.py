@@ -365,9 +365,9 @@ def _set_running(vnic_id: Any) -> Executable:
 
 def _confirmation(row: AnyRow, told: int | None, ip: IPAddress | None, now_ms: int) -> Confirmation:
     """What is stored of a server, or was told since. One whose Kea has not the CIDR yet that the address is in would
-    answer nobody, with the reservation on disk."""
+    answer nobody, with the reservation on disk; one that has, serves it, though it may still wait for other subnets."""
     revision = row.confirmed_revision if told is None else told
-    has_it = row.state == "running" and revision is not None and revision >= row.revision
+    has_it = row.state in ("running", "starting") and revision is not None and revision >= row.revision
     if has_it and ip is not None and serves(row.provided_cidr, ip):
         return Confirmation(host=row.host_id, state="confirmed", revision=revision, detail=None)
     if row.unreachable_reason is not None:
