@@ -25,9 +25,9 @@ QUICK: dict[str, object] = {
 
 
 @contextmanager
-def staged(lab: Lab, hosts: int, servers: int) -> Iterator[Stage]:
+def staged(lab: Lab, hosts: int, servers: int, **settings: object) -> Iterator[Stage]:
     """A stage with hosts, of which so many serve the network."""
-    with _staged(lab, lab.control_plane(**QUICK), hosts, servers) as stage:
+    with _staged(lab, lab.control_plane(**QUICK | settings), hosts, servers) as stage:
         yield stage
 
 

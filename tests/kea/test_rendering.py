@@ -5,8 +5,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from netaddr import IPAddress
+
 from kea.served import BLUE, BLUE_TWICE, GREEN
 from leasehold.domain.placement import Served
+from leasehold.domain.values import HostNetwork
 from leasehold.kea.rendering import Difference, differences, render
 
 ADMINISTRATORS: dict[str, Any] = {
@@ -125,8 +128,37 @@ def test_defaults_that_kea_fills_in_are_no_change() -> None:
 def test_a_changed_option_is_a_change() -> None:
     served = render(ADMINISTRATORS, [BLUE])
     ((subnet_id, spec),) = BLUE.subnets
+    assert spec is not None
     changed = replace(BLUE, subnets=((subnet_id, replace(spec, domain="other.example")),))
     assert {"name": "domain-name", "data": "other.example"} in render(served, [changed])["subnet4"][-1]["option-data"]
+
+
+def kept(served: Served) -> Served:
+    """As the host has it; its attachment is another by now."""
+    return replace(
+        served,
+        attachment=HostNetwork(interface="eth-other", address=IPAddress("192.0.2.3")),
+        subnets=tuple((subnet_id, None) for subnet_id, _ in served.subnets),
+    )
+
+
+def test_what_is_to_stay_as_it_is_does() -> None:
+    for before in ([BLUE, GREEN], [BLUE_TWICE, GREEN]):
+        served = render(ADMINISTRATORS, before)
+        assert render(served, [kept(each) for each in before]) == served
+        assert render(served, [kept(before[0])]) == render(served, before[:1])
+        assert render(served, [kept(before[0]), GREEN]) == served
+
+
+def test_a_subnet_stays_as_it_is_beside_a_new_one_of_its_network() -> None:
+    served = render(ADMINISTRATORS, [BLUE])
+    (first, second) = BLUE_TWICE.subnets
+    (network,) = render(served, [replace(BLUE_TWICE, subnets=((first[0], None), second))])["shared-networks"][1:]
+    assert network == render(served, [BLUE_TWICE])["shared-networks"][1]
+
+
+def test_what_is_to_stay_and_is_not_there_is_not_served() -> None:
+    assert render(ADMINISTRATORS, [kept(BLUE)]) == ADMINISTRATORS
 
 
 def test_a_pool_that_somebody_put_into_our_subnet_goes() -> None:

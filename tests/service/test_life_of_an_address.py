@@ -51,7 +51,13 @@ def a_server(ctx: Context, host: str, subnet: Subnet, confirmed: int | None = 0)
     with ctx.db.write() as connection:
         connection.execute(insert(servers).values(host_id=host, network_id=subnet.network, state="running", since_ms=0))
         connection.execute(
-            insert(server_subnets).values(host_id=host, subnet_id=subnet.id, confirmed_revision=confirmed)
+            insert(server_subnets).values(
+                host_id=host,
+                subnet_id=subnet.id,
+                confirmed_revision=confirmed,
+                provided_revision=subnet.settings_revision,
+                provided_cidr=str(subnet.cidr),
+            )
         )
 
 

@@ -1,12 +1,16 @@
 """What the manager decides from what hosts answer, on a clock that the test turns."""
 
 import uuid
+from collections.abc import Collection
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from netaddr import IPAddress, IPNetwork
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
+from lab.postgres import Postgres
+from leasehold.config import Settings
 from leasehold.domain.replication import EMPTY_DIGEST, Batch, HookStatus, Resync, SubnetState
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
 from leasehold.errors import HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
@@ -20,10 +24,12 @@ from leasehold.service import (
     replication,
     reservations,
     sightings,
+    subnet_changes,
     subnets,
     vnics,
 )
-from leasehold.service.context import Context
+from leasehold.service.bell import News
+from leasehold.service.context import Context, open_context
 from leasehold.service.replication import epoch_of
 from leasehold.service.sightings import Answer, Watch
 from leasehold.store.tables import FIRST_SUBNET_ID, server_subnets
@@ -225,6 +231,189 @@ def test_a_kea_that_lost_our_subnets_does_not_count_as_running(ctx: Context, wat
     clock.advance(1)
     answers(ctx, watch, managed=False, has=has)
     assert (state(ctx), served(ctx, watch)) == ("starting", [SUBNET])
+
+
+def test_a_subnet_that_goes_while_it_is_decided_who_serves_it_is_no_fault(
+    postgres_server: Postgres, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has one writer at a time."""
+    ctx = open_context(Settings(database_url=postgres_server.fresh_database()), clock)
+    networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=1)
+    for cidr in ("192.0.2.0/24", "198.51.100.0/24"):
+        subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork(cidr)))
+    add_host(ctx, "host-a", "192.0.2.2")
+    expect, decided = replication.expect, []
+
+    def expect_late(connection: Connection, pairs: Collection[tuple[str, int]]) -> None:
+        decided.append([subnet_id for _, subnet_id in pairs])
+        if len(decided) == 1:
+            subnets.delete_subnet(ctx, SUBNET + 1)
+        expect(connection, pairs)
+
+    monkeypatch.setattr(replication, "expect", expect_late)
+    answers(ctx, Watch())
+    assert (decided, states(ctx)) == ([[SUBNET, SUBNET + 1], [SUBNET]], {"host-a": "starting"})
+    ctx.db.dispose()
+
+
+def provides(ctx: Context, watch: Watch) -> None:
+    """host-a takes the settings that are there now."""
+    assignment = management.assignments(ctx, watch)["host-a"]
+    management.provided(ctx, watch, "host-a", assignment.served, assignment.settings)
+
+
+def confirmed_start(ctx: Context, ip: str) -> tuple[str, str | None]:
+    """What host-a says of an address that is promised now, and that it has on disk."""
+    name = f"nic-{ip}"
+    vnics.put(ctx, VnicSpec(id=name, vm="vm", name="nic", subnet=SUBNET))
+    vnics.start(ctx, name, wait="none", ip=IPAddress(ip))
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), subnets.get(ctx, SUBNET).revision)
+    try:
+        (server,) = vnics.start(ctx, name).servers
+    except NotConfirmed as error:
+        (told,) = cast("list[dict[str, str]]", error.facts["servers"])
+        return told["state"], told["detail"]
+    return server.state, server.detail
+
+
+def test_a_start_counts_on_a_server_only_for_addresses_in_the_cidr_that_its_kea_has(ctx: Context, watch: Watch) -> None:
+    run(ctx, watch)
+    provides(ctx, watch)
+    subnet_changes.change(ctx, SUBNET, {"cidr": IPNetwork("192.0.2.0/23")})
+    assert confirmed_start(ctx, "192.0.2.7") == ("confirmed", None)
+    for outside in ("192.0.3.7", "192.0.2.255"):
+        assert confirmed_start(ctx, outside) == ("pending", "Its Kea has not taken the subnet's new CIDR yet.")
+    before = ctx.bell.heard(News.PLAN)
+    provides(ctx, watch)
+    assert ctx.bell.heard(News.PLAN) != before
+    assert confirmed_start(ctx, "192.0.3.7") == ("confirmed", None)
+
+
+def test_a_start_does_not_wait_for_settings_that_no_address_depends_on(ctx: Context, watch: Watch) -> None:
+    run(ctx, watch)
+    provides(ctx, watch)
+    subnet_changes.change(ctx, SUBNET, {"dns": (IPAddress("192.0.2.53"),), "gateway": IPAddress("192.0.2.1")})
+    assert confirmed_start(ctx, "192.0.2.7") == ("confirmed", None)
+
+
+def test_a_server_tells_which_settings_its_kea_took(ctx: Context, watch: Watch) -> None:
+    def told() -> tuple[int | None, int]:
+        ((each,),) = [server.subnets for server in networks.list_servers(ctx, "blue")]
+        return each.provided_revision, each.settings_revision
+
+    run(ctx, watch)
+    assert told() == (None, 1)
+    provides(ctx, watch)
+    asked = management.assignments(ctx, watch)["host-a"]
+    subnet_changes.change(ctx, SUBNET, {"mtu": 1400})
+    assert told() == (1, 2)
+    management.provided(ctx, watch, "host-a", asked.served, asked.settings)
+    assert told() == (1, 2)
+    provides(ctx, watch)
+    assert told() == (2, 2)
+    management.provided(ctx, watch, "host-a", [])
+    assert told() == (None, 2)
+
+
+def refuses(ctx: Context, watch: Watch, *network_ids: str) -> None:
+    """host-a's Kea does not take these networks as they are to be."""
+    management.refused(ctx, watch, "host-a", network_ids, "Kea refused config-test: no")
+    management.plan(ctx, watch)
+
+
+def test_a_server_that_runs_says_what_its_kea_refuses_and_is_told_of_once(ctx: Context, watch: Watch) -> None:
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    since = networks.list_servers(ctx, "blue")[0].since
+    refuses(ctx, watch, "blue")
+    refuses(ctx, watch, "blue")
+    assert serving(ctx, "blue") == {"host-a": ("running", "Kea refused config-test: no")}
+    again = Watch()
+    answers(ctx, again, managed=True, has=has)
+    refuses(ctx, again, "blue")
+    assert told(ctx) == ["started host-a", "refused host-a"]
+    assert events.list_events(ctx, limit=100)[-1].data["detail"] == "Kea refused config-test: no"
+    provides(ctx, again)
+    assert serving(ctx, "blue") == {"host-a": ("running", None)}
+    assert networks.list_servers(ctx, "blue")[0].since == since
+    refuses(ctx, again, "blue")
+    assert told(ctx)[2:] == ["refused host-a"]
+
+
+def test_a_server_that_comes_back_still_says_what_its_kea_refuses(ctx: Context, watch: Watch, clock: Clock) -> None:
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    refuses(ctx, watch, "blue")
+    falls(ctx, watch, clock)
+    assert serving(ctx, "blue") == {"host-a": ("unreachable", "Connection refused")}
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has)
+    assert serving(ctx, "blue") == {"host-a": ("running", "Kea refused config-test: no")}
+    assert told(ctx) == ["started host-a", "refused host-a", "unreachable host-a", "recovered host-a"]
+
+
+def test_a_host_that_refuses_one_network_is_chosen_for_others(ctx: Context, watch: Watch, clock: Clock) -> None:
+    networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
+    subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("198.51.100.0/24")))
+    on_both(ctx, "host-a", "192.0.2.2")
+    answers(ctx, watch)
+    assert [list(serving(ctx, name)) for name in ("blue", "green")] == [["host-a"], ["host-a"]]
+    refuses(ctx, watch, "blue")
+    on_both(ctx, "host-b", "192.0.2.3")
+    answers(ctx, watch, host="host-b")
+    assert [list(serving(ctx, name)) for name in ("blue", "green")] == [["host-a", "host-b"], ["host-a"]]
+
+
+def second_subnet(ctx: Context, watch: Watch) -> int:
+    """The network gets another subnet, which host-a, that runs, is to have too."""
+    added = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24"))).id
+    management.plan(ctx, watch)
+    return added
+
+
+def test_a_server_that_runs_goes_on_while_a_subnet_is_added(ctx: Context, watch: Watch, clock: Clock) -> None:
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    before = networks.list_servers(ctx, "blue")[0].since
+    clock.advance(1)
+    added = second_subnet(ctx, watch)
+    for _ in range(3):
+        answers(ctx, watch, managed=True, has=has)
+        assert (state(ctx), confirmed_start(ctx, "192.0.2.7")[0]) == ("running", "confirmed")
+    vnics.put(ctx, VnicSpec(id="late", vm="vm", name="nic", subnet=added))
+    vnics.start(ctx, "late", wait="none")
+    replication.confirm(ctx, "host-a", added, epoch(ctx), 1)
+    with pytest.raises(NotConfirmed):
+        vnics.start(ctx, "late")
+    provides(ctx, watch)
+    vnics.start(ctx, "late")
+    assert networks.list_servers(ctx, "blue")[0].since == before
+    assert told(ctx) == ["started host-a"]
+
+
+def test_a_server_that_loses_one_of_two_subnets_serves_the_other(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    lost = second_subnet(ctx, watch)
+    replication.confirm(ctx, "host-a", lost, epoch(ctx), 0)
+    provides(ctx, watch)
+    clock.advance(1)
+    has = SubnetState(subnet=SUBNET, epoch=epoch(ctx), revision=0, count=0, digest=EMPTY_DIGEST)
+    answers(ctx, watch, managed=True, has=has)
+    (server,) = networks.list_servers(ctx, "blue")
+    assert [(each.subnet, each.provided_revision) for each in server.subnets] == [(SUBNET, 1), (lost, None)]
+    assert (server.state, confirmed_start(ctx, "192.0.2.7")[0]) == ("running", "confirmed")
+
+
+def test_a_server_that_was_down_runs_again_with_what_it_had(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """A subnet that was added since, and that its Kea may refuse, does not keep it from that."""
+    has = run(ctx, watch)
+    provides(ctx, watch)
+    falls(ctx, watch, clock)
+    second_subnet(ctx, watch)
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has)
+    assert state(ctx) == "running"
+    assert told(ctx) == ["started host-a", "unreachable host-a", "recovered host-a"]
 
 
 def second_host(ctx: Context, watch: Watch) -> None:

@@ -5,8 +5,10 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from netaddr import IPAddress, IPNetwork
 
-from leasehold.domain.placement import Candidate, Placement, hold_down_s, place
+from leasehold.domain.placement import Candidate, Placement, Served, halves, hold_down_s, place, reduced
+from leasehold.domain.values import HostNetwork, SubnetSpec
 
 CALM: dict[str, Any] = {
     "health": "up",
@@ -70,6 +72,32 @@ def after(candidates: list[Candidate], placement: Placement) -> list[Candidate]:
         else:
             done.append(each)
     return done
+
+
+def served(*subnets: int) -> Served:
+    """A network, called as its first subnet, with these."""
+    name = str(subnets[0])
+    spec = SubnetSpec(network=name, cidr=IPNetwork("192.0.2.0/24"))
+    return Served(
+        network=name,
+        attachment=HostNetwork(interface="eth0", address=IPAddress("192.0.2.2")),
+        subnets=tuple((each, spec) for each in subnets),
+    )
+
+
+def test_networks_are_parted_before_the_subnets_of_one() -> None:
+    whole = (served(1, 2, 3), served(4), served(5))
+    first, second = halves(whole)
+    assert (first, second) == (whole[:1], whole[1:])
+    assert [[each for each, _ in part.subnets] for (part,) in halves(first)] == [[1], [2, 3]]
+    assert halves((served(4),)) == []
+
+
+def test_what_is_not_wanted_stays_as_it_is_where_it_is_to_be_kept() -> None:
+    found = reduced([served(1, 2, 3), served(4)], {2}, {3, 9})
+    assert [each.network for each in found] == ["1"]
+    assert [(subnet_id, spec is None) for subnet_id, spec in found[0].subnets] == [(2, False), (3, True)]
+    assert reduced([served(1, 2)], {1, 2}, ()) == (served(1, 2),)
 
 
 def test_the_least_loaded_hosts_begin() -> None:

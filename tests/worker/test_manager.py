@@ -1,18 +1,20 @@
 """Who serves a network, on real hosts."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from netaddr import IPAddress, IPNetwork
 
 from lab.host import Host
-from leasehold.domain.addresses import Mac
+from leasehold.domain.addresses import AddressRange, Mac
 from leasehold.domain.values import Subnet, SubnetSpec
 from leasehold.errors import NotConfirmed
 from leasehold.kea.commands import Commands
 from leasehold.kea.provider import KeaDhcpProvider
 from leasehold.kea.transport import Transport
-from leasehold.service import events, hosts, networks, subnets, vnics
+from leasehold.service import events, hosts, networks, subnet_changes, subnets, vnics
 from leasehold.service.devices import ReservationLog
 from worker.site import Site
 
@@ -99,11 +101,29 @@ def test_a_second_subnet_is_served_too(site: Site) -> None:
     first = site.subnet()
     site.start()
     site.wait_for(host_a="running")
+    before = replace(site.servers()["host-a"], subnets=())
     second = subnets.create(site.ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
     site.until(
-        lambda: host.status()["managed-subnets"] == [first.id, second.id] and site.states() == {"host-a": "running"},
-        "both subnets are served",
+        lambda: (
+            [each.subnet for each in site.servers()["host-a"].subnets if each.provided_revision is not None]
+            == [first.id, second.id]
+        ),
+        "the server has all",
     )
+    assert host.status()["managed-subnets"] == [first.id, second.id]
+    assert replace(site.servers()["host-a"], subnets=()) == before
+    assert [each.type for each in events.list_events(site.ctx, limit=100)] == ["server.started"]
+
+
+def test_a_start_in_a_part_that_a_subnet_has_just_got_is_ready_when_the_host_serves_that(site: Site) -> None:
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    late = AddressRange(IPAddress("192.0.3.10"), IPAddress("192.0.3.20"))
+    subnet_changes.change(site.ctx, subnet.id, {"cidr": IPNetwork("192.0.2.0/23"), "ranges": (late,)})
+    assert site.started(1).ip == late.first
+    assert configured(host)[subnet.id]["subnet"] == "192.0.2.0/23"
 
 
 def test_a_subnet_that_was_deleted_goes(site: Site) -> None:
@@ -245,10 +265,31 @@ def test_a_host_whose_kea_refuses_is_replaced_and_says_why(site: Site) -> None:
     site.add_host("host-a", subnets=[{"id": 77, "subnet": "192.0.2.0/24"}])
     site.subnet()
     site.start()
-    site.until(lambda: "192.0.2.0/24" in str(site.servers()), "it says why")
+    site.until(lambda: site.details().get("host-a"), "it says why")
+    why = str(site.details()["host-a"])
+    assert "Kea on host host-a refused config-test: subnet with the prefix of '192.0.2.0/24' already exists" in why
     site.add_host("host-b")
     site.until(lambda: site.states().get("host-b") == "running", "another host serves")
     assert site.hosts["host-a"].status()["managed-subnets"] == []
+
+
+def test_a_server_whose_kea_refuses_new_settings_goes_on_and_says_why_until_it_takes_them(site: Site) -> None:
+    host = site.add_host("host-a", subnets=[{"id": 77, "subnet": "192.0.2.0/23"}])
+    subnet = site.subnet()
+    site.start()
+    site.wait_for(host_a="running")
+    subnet_changes.change(site.ctx, subnet.id, {"cidr": IPNetwork("192.0.2.0/23")})
+    site.until(lambda: site.details()["host-a"], "it says why")
+    why = str(site.details()["host-a"])
+    assert "subnet with the prefix of '192.0.2.0/23' already exists" in why
+    assert site.started(1, wait="all").servers[0].state == "confirmed"
+    assert configured(host)[subnet.id]["subnet"] == "192.0.2.0/24"
+    told = events.list_events(site.ctx, subject="networks/blue/servers/host-a", limit=100)
+    assert [(each.type, each.data["detail"]) for each in told] == [("server.started", None), ("server.refused", why)]
+    subnet_changes.change(site.ctx, subnet.id, {"cidr": IPNetwork("192.0.2.0/22")})
+    site.until(lambda: configured(host)[subnet.id]["subnet"] == "192.0.2.0/22", "it took them")
+    site.until(lambda: site.details() == {"host-a": None}, "it does not say so any more")
+    assert site.states() == {"host-a": "running"}
 
 
 def test_a_host_without_the_interface_that_it_is_said_to_have_is_not_chosen_and_says_why(site: Site) -> None:
@@ -347,6 +388,13 @@ def test_what_a_provider_reserves_is_on_its_servers_also_on_one_that_comes_later
     assert served(second, subnet.id) == both
     provider.remove_reservation(subnet.id, ip)
     site.until(lambda: served(first, subnet.id) == served(second, subnet.id) == one, "one is gone on both")
+
+
+def configured(host: Host) -> dict[int, dict[str, Any]]:
+    """The subnets in the configuration that the host's Kea runs, by id."""
+    dhcp4 = host.command("config-get")["arguments"]["Dhcp4"]
+    shared = [subnet for network in dhcp4.get("shared-networks", []) for subnet in network["subnet4"]]
+    return {each["id"]: each for each in [*dhcp4["subnet4"], *shared]}
 
 
 def served(host: Host, subnet_id: int) -> dict[str, str]:

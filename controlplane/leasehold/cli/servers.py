@@ -50,7 +50,8 @@ def server() -> None:
 def list_servers(network_id: str | None, as_json: bool) -> None:
     """List IPAM servers, and how far behind each is.
 
-    That is, how many changes of reservations it has not confirmed yet."""
+    That is, how many changes of reservations it has not confirmed yet, and whether its Kea has yet to take a subnet's
+    settings."""
     ctx = open_database()
     found = _all(ctx) if network_id is None else networks.list_servers(ctx, network_id)
     if as_json:
@@ -97,8 +98,11 @@ def _all(ctx: Context) -> list[Server]:
     return [each for network in networks.list_networks(ctx) for each in networks.list_servers(ctx, network.id)]
 
 
-def _behind(*subnets: ServerSubnet) -> str | int | None:
-    """How many changes are not confirmed; None where all are."""
+def _behind(*subnets: ServerSubnet) -> str | None:
+    """How many changes are not confirmed, and whether settings were not taken; None where all are."""
     if any(each.confirmed_revision is None for each in subnets):
         return "everything"
-    return sum(each.revision - (each.confirmed_revision or 0) for each in subnets) or None
+    changes = sum(each.revision - (each.confirmed_revision or 0) for each in subnets)
+    lacks_settings = any(each.provided_revision != each.settings_revision for each in subnets)
+    lacking = [*([str(changes)] if changes else []), *(["settings"] if lacks_settings else [])]
+    return ", ".join(lacking) or None

@@ -16,6 +16,7 @@ EventType = Literal[
     "server.stopped",
     "server.unreachable",
     "server.recovered",
+    "server.refused",
     "host.maintenance",
     "host.activated",
     "host.fenced",

@@ -1,7 +1,7 @@
 """Which hosts serve a network: a pure choice from what is wanted and what is there."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from leasehold.domain.values import HostNetwork, ServerState, SubnetSpec
@@ -13,11 +13,12 @@ Health = Literal["up", "doubtful", "down"]
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """A network as one host is to serve it: where it is attached, and the network's subnets by id."""
+    """A network as one host is to serve it: where it is attached, and the network's subnets by id; None for one that
+    stays as the host's Kea has it already."""
 
     network: str
     attachment: HostNetwork
-    subnets: tuple[tuple[int, SubnetSpec], ...]
+    subnets: tuple[tuple[int, SubnetSpec | None], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,9 @@ class Candidate:
     """A host that could serve the network, or does.
 
     `health` is its health on this network; `state` is None where it is no server of it; `attached` False where it has
-    lost the network, or was declared dead; `refuses` True when its Kea refused the configuration lately; `leaving` True
-    when it is to serve nothing more, once others do; `held` True when it came back from being down too lately to be
-    relied upon; `load` counts the networks that it serves.
+    lost the network, or was declared dead; `refuses` True when its Kea lately refused to serve the network as it is to
+    be; `leaving` True when it is to serve nothing more, once others do; `held` True when it came back from being down
+    too lately to be relied upon; `load` counts the networks that it serves.
     """
 
     host: str
@@ -81,6 +82,33 @@ def place(wanted: int, candidates: Iterable[Candidate]) -> Placement:
         start=tuple(sorted(each.host for each in start)),
         stop=tuple(sorted(each.host for each in (*lost, *well[wanted:], *going))),
     )
+
+
+def reduced(served: Iterable[Served], wanted: Collection[int], kept: Collection[int]) -> tuple[Served, ...]:
+    """Of all subnets those that are wanted, and of the others those that are to be kept, as they are."""
+    fewer = (
+        replace(
+            each,
+            subnets=tuple(
+                (subnet_id, spec if subnet_id in wanted else None)
+                for subnet_id, spec in each.subnets
+                if subnet_id in wanted or subnet_id in kept
+            ),
+        )
+        for each in served
+    )
+    return tuple(each for each in fewer if each.subnets)
+
+
+def halves(served: tuple[Served, ...]) -> list[tuple[Served, ...]]:
+    """Two parts of it, or none of a single subnet. A network is parted last: its subnets may need each other."""
+    if len(served) > 1:
+        middle = len(served) // 2
+        return [served[:middle], served[middle:]]
+    (only,) = served
+    middle = len(only.subnets) // 2
+    parts = (only.subnets[:middle], only.subnets[middle:])
+    return [(replace(only, subnets=each),) for each in parts] if middle else []
 
 
 def hold_down_s(falls: int, first_s: float, most_s: float) -> float:

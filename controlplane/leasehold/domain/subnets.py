@@ -3,6 +3,7 @@ address."""
 
 import itertools
 from collections.abc import Iterable
+from functools import lru_cache
 
 from netaddr import IPAddress, IPNetwork
 
@@ -84,6 +85,11 @@ def is_host(spec: SubnetSpec, address: IPAddress) -> bool:
     return address.version == spec.cidr.version and offset_of(spec, address) in _hosts(spec)
 
 
+def serves(cidr: str | None, address: IPAddress) -> bool:
+    """Whether a server that has the subnet with this CIDR, or not at all, can give a guest the address."""
+    return cidr is not None and int(address) in _guests(cidr)
+
+
 def offset_of(spec: SubnetSpec, address: IPAddress) -> int:
     """How far the address is from the network address; negative or too large for one that is outside."""
     return int(address) - int(spec.cidr.first)
@@ -117,6 +123,12 @@ def _joined(extents: list[Extent]) -> list[Extent]:
         else:
             joined.append((first, last))
     return joined
+
+
+@lru_cache(4096)
+def _guests(cidr: str) -> range:
+    network = IPNetwork(cidr)
+    return range(network.first + 1, network.last)
 
 
 def _hosts(spec: SubnetSpec) -> range:

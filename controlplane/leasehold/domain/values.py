@@ -226,11 +226,14 @@ class HostView(Host):
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSubnet:
-    """How far a server is with one subnet: what it confirmed, and what the subnet is at."""
+    """How far a server is with one subnet: what it confirmed, and what the subnet is at; and which of its settings the
+    server's Kea took, None where it has not the subnet."""
 
     subnet: int
     confirmed_revision: int | None
     revision: int
+    provided_revision: int | None
+    settings_revision: int
     confirmed_at: datetime | None
 
 

@@ -34,11 +34,11 @@ _OPENING_RETRIES = {"service-sockets-max-retries": 2**31 - 1, "service-sockets-r
 def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
     """The `Dhcp4` part that serves these networks and no others of ours. It equals `running` where nothing changes."""
     configuration = dict(running)
-    single = [each for each in served if len(each.subnets) == 1]
-    shared = [each for each in served if len(each.subnets) > 1]
+    present = {each["id"]: each for each in _all_subnets(running)}
+    subnets = [(each.network, _subnets(each, present)) for each in served]
     for key, name, wanted in (
-        ("subnet4", "id", [subnet for each in single for subnet in _subnets(each)]),
-        ("shared-networks", "name", [_shared_network(each) for each in shared]),
+        ("subnet4", "id", [only for _, own in subnets if len(own) == 1 for only in own]),
+        ("shared-networks", "name", [_shared_network(network, own) for network, own in subnets if len(own) > 1]),
     ):
         before = running.get(key, [])
         after = _merged(before, name, wanted)
@@ -46,7 +46,8 @@ def render(running: Mapping[str, Any], served: Sequence[Served]) -> Json:
             configuration[key] = after
 
     context = dict(running.get("user-context", {}))
-    listening, note = _listening(_listens(running), context.pop(MARK, {}), served)
+    interfaces = [own[0]["interface"] for _, own in subnets if own]
+    listening, note = _listening(_listens(running), context.pop(MARK, {}), interfaces)
     if listening != _listens(running):
         configuration["interfaces-config"] = listening
     if note:
@@ -110,18 +111,29 @@ def _merged(running: Sequence[Json], name: str, wanted: Sequence[Json]) -> list[
     return [*rendered, *missing.values()]
 
 
-def _shared_network(served: Served) -> Json:
+def _all_subnets(running: Mapping[str, Any]) -> Iterator[Json]:
+    yield from running.get("subnet4", [])
+    for network in running.get("shared-networks", []):
+        yield from network.get("subnet4", [])
+
+
+def _shared_network(network: str, subnets: Sequence[Json]) -> Json:
     return {
-        "name": f"{MARK}:{served.network}",
-        "interface": served.attachment.interface,
+        "name": f"{MARK}:{network}",
+        # Kea wants the same for all of them.
+        "interface": subnets[0]["interface"],
         "authoritative": True,
-        "subnet4": _subnets(served),
-        "user-context": {MARK: {"network": served.network}},
+        "subnet4": subnets,
+        "user-context": {MARK: {"network": network}},
     }
 
 
-def _subnets(served: Served) -> list[Json]:
-    return [_subnet(subnet_id, spec, served) for subnet_id, spec in served.subnets]
+def _subnets(served: Served, present: Mapping[int, Json]) -> list[Json]:
+    rendered = (
+        present.get(subnet_id) if spec is None else _subnet(subnet_id, spec, served)
+        for subnet_id, spec in served.subnets
+    )
+    return [each for each in rendered if each is not None]
 
 
 def _subnet(subnet_id: int, spec: SubnetSpec, served: Served) -> Json:
@@ -191,15 +203,15 @@ def _note(configuration: Mapping[str, Any]) -> Json:
     return dict(configuration.get("user-context", {}).get(MARK, {}))
 
 
-def _listening(running: Json, note: Json, served: Sequence[Served]) -> tuple[Json, Json]:
-    """Where and how to listen, and the note of what of that is ours."""
+def _listening(running: Json, note: Json, wanted: Sequence[str]) -> tuple[Json, Json]:
+    """Where and how to listen, given the interfaces that are wanted, and the note of what of that is ours."""
     ours = note.get("settings", [])
     listening = {name: value for name, value in running.items() if name not in ours}
     own: Json = {}
-    if served:
+    if wanted:
         own = {name: value for name, value in _OPENING_RETRIES.items() if name not in listening}
     before = running.get("interfaces", [])
-    interfaces, added = _interfaces(before, note.get("interfaces", []), [each.attachment.interface for each in served])
+    interfaces, added = _interfaces(before, note.get("interfaces", []), wanted)
     if interfaces != before:
         listening["interfaces"] = interfaces
     return listening | own, {name: value for name, value in (("interfaces", added), ("settings", sorted(own))) if value}

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select, text
 from leasehold.config import Settings
 from leasehold.domain.addresses import Mac
 from leasehold.domain.explaining import Evidence, Rejected, Verdict, Witness, judge
-from leasehold.domain.subnets import address_at, offset_of
+from leasehold.domain.subnets import address_at, offset_of, serves
 from leasehold.domain.values import Host, Vnic
 from leasehold.errors import AddressUnknown, HostUnreachable, KeaRefused
 from leasehold.kea.commands import ClientSeen, Commands
@@ -124,6 +124,7 @@ def _witnesses(connection: Connection, subnet: AnyRow, address: AnyRow | None) -
             servers.c.detail,
             hosts_table.c.unreachable_reason,
             server_subnets.c.confirmed_revision,
+            server_subnets.c.provided_cidr,
         )
         .join(hosts_table, hosts_table.c.id == servers.c.host_id)
         .join(
@@ -134,6 +135,7 @@ def _witnesses(connection: Connection, subnet: AnyRow, address: AnyRow | None) -
         .where(servers.c.network_id == subnet.network_id)
         .order_by(servers.c.host_id)
     )
+    ip = None if address is None else subnets.address_of(subnet, address.offset)
     return [
         Witness(
             host=row.host_id,
@@ -143,6 +145,8 @@ def _witnesses(connection: Connection, subnet: AnyRow, address: AnyRow | None) -
                 address is not None
                 and row.confirmed_revision is not None
                 and row.confirmed_revision >= address.revision
+                and ip is not None
+                and serves(row.provided_cidr, ip)
             ),
             lag=None if row.confirmed_revision is None else subnet.revision - row.confirmed_revision,
         )

@@ -1,15 +1,18 @@
 """Who serves which network: what the manager's loop asks and records, one transaction each.
 
-A server is `starting` from the decision until its host has the reservations, then the subnets in its configuration, and
-says so; `running` while the host answers and hears the network's guests; `unreachable` after it did not for
-`host_down_after_s`, and from then until it is again at what is wanted; `stopping` until the host has said that the
-network is out of its configuration. As long as there is a row in `server_subnets`, the host could serve the subnet, and
-addresses wait for it: also one that hears no guests, since its link may be back at any time.
+A server is `starting` from the decision until its host has the reservations, then the subnets in its configuration,
+and says so; `running` while the host answers, hears the network's guests and has any of its subnets, so that those
+that are added come to a server that goes on running; `unreachable` after it did not answer or hear for
+`host_down_after_s`, and from then until it is again at what it was; `stopping` until the host has said that the
+network is out of its configuration. As long as there is a row in `server_subnets`, the host could serve the subnet,
+and addresses wait for it: also one that hears no guests, since its link may be back at any time.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from netaddr import IPAddress, IPNetwork
@@ -22,30 +25,49 @@ from leasehold.service import events, lineage, replication, subnets
 from leasehold.service import hosts as hosts_service
 from leasehold.service.context import Context
 from leasehold.service.sightings import Trouble, Watch, health_with
-from leasehold.store.database import AnyRow
+from leasehold.store.database import AnyRow, Violation
 from leasehold.store.tables import host_networks, hosts, networks, server_subnets, servers
 from leasehold.store.tables import subnets as subnets_table
+
+log = logging.getLogger(__name__)
+
+# Whoever deletes one of these waits for no decision, and a decision for none of them.
+_GONE = {"fk_server_subnets_subnet_id", "fk_servers_network_id", "fk_servers_host_id"}
 
 _CLASHES = "The host serves another network that shares addresses with this one. Attach another host to this network."
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """The networks that a host is to have in its configuration; `stops` when servers there wait for their end."""
+    """The networks that a host is to have in its configuration, with the revision of each subnet's `settings`; `stops`
+    when servers there wait for their end."""
 
     served: tuple[Served, ...]
+    settings: Mapping[int, int]
     stops: bool
 
 
 def plan(ctx: Context, watch: Watch) -> None:
     """Decides who serves which network from now on, and moves servers from state to state."""
+    while not _planned(ctx, watch):
+        log.info("A network, subnet or host went while it was decided who serves what: it is decided anew.")
+
+
+def _planned(ctx: Context, watch: Watch) -> bool:
+    """False where what was decided upon is gone meanwhile, and nothing was done."""
     with ctx.db.read() as connection:
         if _Decision(ctx, connection, watch).is_empty:
-            return
-    with ctx.db.write() as connection:
-        replication.change_servers(connection)
-        _Decision(ctx, connection, watch).carry_out(connection, ctx.now_ms())
+            return True
+    try:
+        with ctx.db.write() as connection:
+            replication.change_servers(connection)
+            _Decision(ctx, connection, watch).carry_out(connection, ctx.now_ms())
+    except Violation as violation:
+        if violation.constraint not in _GONE:
+            raise
+        return False
     ctx.bell.ring()
+    return True
 
 
 def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
@@ -75,7 +97,9 @@ def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
             .where(servers.c.state != "stopping")
             .order_by(servers.c.host_id, servers.c.network_id, server_subnets.c.subnet_id)
         ).all()
-        specs = {row.id: subnets.spec_of(row) for row in connection.execute(select(subnets_table))}
+        specs, revisions = {}, {}
+        for row in connection.execute(select(subnets_table)):
+            specs[row.id], revisions[row.id] = subnets.spec_of(row), row.settings_revision
     concerned = {row.host_id for row in states} | {key for key, each in watch.hosts.items() if each.managed}
     stopping = {row.host_id for row in states if row.state == "stopping"}
     clashing = clashes((each.network, each.cidr) for each in specs.values())
@@ -100,7 +124,12 @@ def assignments(ctx: Context, watch: Watch) -> dict[str, Assignment]:
             subnets=(*before, (row.subnet_id, specs[row.subnet_id])),
         )
     return {
-        host_id: Assignment(served=tuple(own.values()), stops=host_id in stopping) for host_id, own in served.items()
+        host_id: Assignment(
+            served=tuple(own.values()),
+            settings={subnet_id: revisions[subnet_id] for each in own.values() for subnet_id, _ in each.subnets},
+            stops=host_id in stopping,
+        )
+        for host_id, own in served.items()
     }
 
 
@@ -115,9 +144,17 @@ def _yields(server: AnyRow, others: Iterable[AnyRow], clashing: Mapping[str, set
     )
 
 
-def provided(ctx: Context, watch: Watch, host_id: str, served: Sequence[Served]) -> None:
-    """The host has these networks of ours in its configuration and no others: servers that were stopping have."""
-    watch.hosts[host_id].refuses = False
+def provided(
+    ctx: Context,
+    watch: Watch,
+    host_id: str,
+    served: Sequence[Served],
+    settings: Mapping[int, int] = MappingProxyType({}),
+    refusals: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """The host has these networks of ours in its configuration and no others: servers that were stopping have, and who
+    waits for new settings of a subnet, of these revisions, need not any more. `refusals` say of networks why its Kea
+    did not take all that is wanted there."""
     with ctx.db.write() as connection:
         replication.change_servers(connection)
         stopped = list(
@@ -141,17 +178,66 @@ def provided(ctx: Context, watch: Watch, host_id: str, served: Sequence[Served])
         )
         for network_id in stopped:
             _tell(connection, ctx.now_ms(), "server.stopped", host_id, network_id, None)
-    if stopped:
+        changed = _keep_settings(connection, host_id, served, settings)
+        _keep_refusals(ctx, connection, watch, host_id, refusals)
+    watch.hosts[host_id].refusals = refusals
+    if stopped or changed:
         ctx.bell.ring()
 
 
-def refused(ctx: Context, watch: Watch, host_id: str, text: str) -> None:
-    """The host's Kea did not take its configuration: servers there that do not run yet say why."""
-    watch.hosts[host_id].refuses = True
+def _keep_settings(
+    connection: Connection, host_id: str, served: Sequence[Served], revisions: Mapping[int, int]
+) -> bool:
+    """Writes which settings the host's Kea has; returns whether that is new."""
+    specs = {subnet_id: spec for each in served for subnet_id, spec in each.subnets}
+    rows = connection.execute(select(server_subnets).where(server_subnets.c.host_id == host_id)).all()
+    before = {row.subnet_id: (row.provided_revision, row.provided_cidr) for row in rows}
+    after = before | dict.fromkeys(before.keys() - specs.keys(), (None, None))
+    after |= {key: (revisions[key], str(spec.cidr)) for key, spec in specs.items() if spec is not None}
+    new = {key: after[key] for key in before if after[key] != before[key]}
+    for subnet_id, (revision, cidr) in new.items():
+        _set_provided(connection, host_id, subnet_id, revision, cidr)
+    return bool(new)
+
+
+def _set_provided(connection: Connection, host_id: str, subnet_id: int, revision: int | None, cidr: str | None) -> None:
+    connection.execute(
+        update(server_subnets)
+        .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id == subnet_id)
+        .values(provided_revision=revision, provided_cidr=cidr)
+    )
+
+
+def refused(ctx: Context, watch: Watch, host_id: str, network_ids: Iterable[str], text: str) -> None:
+    """The host's Kea did not take a configuration with which these networks would be served as they are to be, and
+    others stop: the servers there say why. Those that run go on with what they had."""
     with ctx.db.write() as connection:
-        connection.execute(
-            update(servers).where(servers.c.host_id == host_id, servers.c.state != "running").values(detail=text)
-        )
+        stopping = connection.execute(
+            select(servers.c.network_id).where(servers.c.host_id == host_id, servers.c.state == "stopping")
+        ).scalars()
+        refusals = dict.fromkeys((*network_ids, *stopping), text)
+        _keep_refusals(ctx, connection, watch, host_id, refusals)
+    watch.hosts[host_id].refusals = refusals
+
+
+def _keep_refusals(
+    ctx: Context, connection: Connection, watch: Watch, host_id: str, refusals: Mapping[str, str]
+) -> None:
+    """Has the host's servers say why its Kea refuses their networks, and those that run say nothing once it does not
+    any more; tells of each refusal when it begins."""
+    sighting = watch.hosts[host_id]
+    for row in connection.execute(select(servers).where(servers.c.host_id == host_id)).all():
+        why = refusals.get(row.network_id)
+        is_over = why is None and row.state == "running" and row.detail is not None
+        is_new = why is not None and row.detail != why
+        if row.state == "unreachable" and sighting.trouble(row.network_id) is not None:
+            continue  # that is what it says
+        if is_new or is_over:
+            own = (servers.c.host_id == host_id) & (servers.c.network_id == row.network_id)
+            connection.execute(update(servers).where(own).values(detail=why))
+        if is_new and row.network_id not in sighting.refusals:
+            log.warning("Host %s does not serve network %s as it should: %s", host_id, row.network_id, why)
+            _tell(connection, ctx.now_ms(), "server.refused", host_id, row.network_id, why)
 
 
 @dataclass(frozen=True)
@@ -188,8 +274,8 @@ class _Decision:
         for network_id, of_network in self._servers.items():
             for host_id in of_network:
                 self._at.setdefault(host_id, set()).add(network_id)
-        self._confirmed: dict[tuple[str, int], int | None] = {
-            (row.host_id, row.subnet_id): row.confirmed_revision for row in connection.execute(select(server_subnets))
+        self._progress: dict[tuple[str, int], Row[Any]] = {
+            (row.host_id, row.subnet_id): row for row in connection.execute(select(server_subnets))
         }
         self._load = Counter(
             host_id
@@ -199,6 +285,7 @@ class _Decision:
         )
         self.transitions: list[_Transition] = []
         self.new_subnets: list[tuple[str, int]] = []
+        self.lost_subnets: list[tuple[str, int]] = []
         self.returned = [row.id for row in self._hosts.values() if row.fenced_ms is not None and self._is_clean(row)]
         self.recovered = lineage.recovered(connection)
         for network in connection.execute(select(networks).order_by(networks.c.id)).all():
@@ -207,7 +294,7 @@ class _Decision:
     @property
     def is_empty(self) -> bool:
         """True when everything is to stay as it is."""
-        return not (self.transitions or self.new_subnets or self.returned or self.recovered)
+        return not (self.transitions or self.new_subnets or self.lost_subnets or self.returned or self.recovered)
 
     def carry_out(self, connection: Connection, now_ms: int) -> None:
         """Writes it, and tells of it."""
@@ -222,6 +309,8 @@ class _Decision:
             if each.event is not None:
                 _tell(connection, now_ms, each.event, each.host, each.network, each.detail)
         replication.expect(connection, self.new_subnets)
+        for host_id, subnet_id in self.lost_subnets:
+            _set_provided(connection, host_id, subnet_id, None, None)
         for host_id in self.returned:
             row = self._hosts[host_id]
             connection.execute(
@@ -271,24 +360,35 @@ class _Decision:
         if health != "up":
             return
         sighting = self._watch.hosts[server.host_id]
-        serves = own_subnets.keys() <= sighting.managed
-        confirmed = {subnet_id: self._confirmed.get((server.host_id, subnet_id)) for subnet_id in own_subnets}
+        progress = {
+            key: self._progress[server.host_id, key] for key in own_subnets if (server.host_id, key) in self._progress
+        }
+        had = {key for key, each in progress.items() if each.provided_revision is not None}
+        self.lost_subnets += [(server.host_id, key) for key in sorted(had - sighting.managed)]
+        confirmed = {
+            key: each.confirmed_revision
+            for key, each in progress.items()
+            if key in sighting.managed and each.confirmed_revision is not None
+        }
         if server.state == "running":
-            if not serves or None in confirmed.values():
-                self._move(server, "starting", "Its Kea has not all of the network's subnets yet.", None)
-            else:
+            if confirmed:
                 sighting.goals = {key: goal for key, goal in sighting.goals.items() if key not in own_subnets}
+            else:
+                why = sighting.refusals.get(server.network_id, "Its Kea has none of the network's subnets.")
+                self._move(server, "starting", why, None)
             return
         goals = {key: sighting.goals.setdefault(key, revision) for key, revision in own_subnets.items()}
-        if serves and all(each is not None and each >= goals[key] for key, each in confirmed.items()):
+        # One that ran may still wait for subnets that were added since.
+        needed = had if had and server.state == "unreachable" else own_subnets.keys()
+        if all(confirmed.get(key, -1) >= goals[key] for key in needed):
             event = "server.recovered" if server.state == "unreachable" else "server.started"
-            self._move(server, "running", None, event)
+            self._move(server, "running", sighting.refusals.get(server.network_id), event)
 
     def _move(self, server: Row[Any], state: ServerState, detail: str | None, event: str | None) -> None:
         self.transitions.append(_Transition(server.host_id, server.network_id, state, detail, event))
 
     def _expect(self, host_id: str, own_subnets: Iterable[int]) -> None:
-        self.new_subnets += [(host_id, each) for each in own_subnets if (host_id, each) not in self._confirmed]
+        self.new_subnets += [(host_id, each) for each in own_subnets if (host_id, each) not in self._progress]
 
     def _candidate(self, host_id: str, network_id: str) -> Candidate:
         host = self._hosts[host_id]
@@ -302,7 +402,7 @@ class _Decision:
             attached=host.fenced_ms is None
             and attachment is not None
             and not (server is None and self._clashing.get(network_id, set()) & self._at.get(host_id, set())),
-            refuses=sighting is not None and sighting.refuses,
+            refuses=sighting is not None and network_id in sighting.refusals,
             leaving=host.maintenance or (server is not None and self._yields(server)),
             held=any(
                 hosts_service.held_back_until_ms(self._ctx, each) > self._ctx.now_ms()

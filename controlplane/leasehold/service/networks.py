@@ -93,7 +93,7 @@ def list_servers(ctx: Context, network_id: str) -> list[Server]:
     with ctx.db.read() as connection:
         require(connection, network_id)
         progress = connection.execute(
-            select(server_subnets, subnets.c.revision)
+            select(server_subnets, subnets.c.revision, subnets.c.settings_revision)
             .join(subnets, subnets.c.id == server_subnets.c.subnet_id)
             .where(subnets.c.network_id == network_id)
             .order_by(server_subnets.c.subnet_id)
@@ -113,6 +113,8 @@ def list_servers(ctx: Context, network_id: str) -> list[Server]:
                     subnet=each.subnet_id,
                     confirmed_revision=each.confirmed_revision,
                     revision=each.revision,
+                    provided_revision=each.provided_revision,
+                    settings_revision=each.settings_revision,
                     confirmed_at=None if each.confirmed_ms is None else from_ms(each.confirmed_ms),
                 )
                 for each in progress

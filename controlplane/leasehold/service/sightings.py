@@ -48,15 +48,15 @@ class Trouble:
 @dataclass
 class Sighting:
     """What this process last saw of a host, which was asked at `asked_ms`: `silence` where it did not answer, and by
-    network `link_faults` where it hears no guests. `goals` are the revisions that its servers must reach to count
-    again."""
+    network `link_faults` where it hears no guests, and `refusals` where its Kea did not take the settings. `goals` are
+    the revisions that its servers must reach to count again."""
 
     asked_ms: int
     silence: Trouble | None = None
     link_faults: dict[str, Trouble] = field(default_factory=dict)
     boot: str | None = None
     managed: frozenset[int] = frozenset()
-    refuses: bool = False
+    refusals: Mapping[str, str] = field(default_factory=dict)
     goals: dict[int, int] = field(default_factory=dict)
 
     @property

@@ -324,7 +324,7 @@ servers = Table(
         nullable=False,
     ),
     Column("since_ms", BigInteger, nullable=False),
-    Column("detail", String, comment="why it is not running, for a person"),
+    Column("detail", String, comment="why it is not as it should be, for a person"),
     PrimaryKeyConstraint("host_id", "network_id"),
 )
 
@@ -335,6 +335,8 @@ server_subnets = Table(
     Column("subnet_id", ForeignKey("subnets.id"), nullable=False, index=True),
     Column("confirmed_revision", BigInteger, comment="null: never confirmed in this epoch; it wants a full resync"),
     Column("confirmed_ms", BigInteger),
+    Column("provided_revision", BigInteger, comment="of the settings that its Kea took; null: it has not the subnet"),
+    Column("provided_cidr", String, comment="of these settings: addresses outside are not served yet"),
     PrimaryKeyConstraint("host_id", "subnet_id"),
 )
 

@@ -1,11 +1,11 @@
 """The manager's loop: asks every host how it is, lets the service decide who serves what, and has hosts serve it."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from leasehold.domain.placement import Served
+from leasehold.domain.placement import Served, halves, reduced
 from leasehold.domain.values import Host
 from leasehold.errors import HostUnreachable, KeaRefused
 from leasehold.kea.commands import Commands
@@ -21,13 +21,18 @@ _PROVISIONS = 16
 _LEAST_PAUSE_S = 0.05
 _FIRST_BACKOFF_S = 1
 _MOST_BACKOFF_S = 30
+_JUDGES = "config-test"
+"""Kea's command that fails because of what is in a configuration; others fail whatever that is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Outcome:
-    """What came of having a host serve networks: its answer afterwards, or why Kea refused."""
+    """What came of having a host serve networks: what it has now, why its Kea did not take the rest, by network, and
+    its answer afterwards; or why Kea refused it all."""
 
-    served: tuple[Served, ...]
+    assignment: Assignment
+    served: tuple[Served, ...] = ()
+    refusals: Mapping[str, str] = field(default_factory=dict)
     answer: Answer | None = None
     refusal: str | None = None
 
@@ -36,11 +41,17 @@ class _Outcome:
 class _Provision:
     """What a host took last, and in which life of its Kea; or what it refused, how often, and when to try again."""
 
-    taken: tuple[Served, ...] | None = None
+    taken: Assignment | None = None
     boot: str | None = None
-    refused: tuple[Served, ...] | None = None
+    refused: Assignment | None = None
     failures: int = 0
     not_before: float = 0.0
+
+    def refuse(self, assignment: Assignment) -> None:
+        """It did not take all of this."""
+        self.failures += 1
+        self.refused = assignment
+        self.not_before = time.monotonic() + backoff_s(self.failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
 
 
 class Manager:
@@ -85,7 +96,7 @@ class Manager:
         self._awaited = frozenset(host_id for host_id, each in assignments.items() if each.served)
         for host_id, assignment in assignments.items():
             if host_id in known and self._is_due(host_id, assignment):
-                self._submit(known[host_id], assignment.served)
+                self._submit(known[host_id], assignment)
         return max(0.0, self._next_probe - time.monotonic())
 
     def _ask(self, known: dict[str, Host]) -> None:
@@ -128,6 +139,7 @@ class Manager:
     def _settle(self, host_id: str, outcome: _Outcome) -> None:
         provision = self._provisions.setdefault(host_id, _Provision())
         refusal = outcome.refusal
+        assignment = outcome.assignment
         status = None if outcome.answer is None else outcome.answer.status
         if status is not None and status.managed != _subnets(outcome.served):
             refusal = (
@@ -135,13 +147,24 @@ class Manager:
                 f"{sorted(status.managed)} there instead of {sorted(_subnets(outcome.served))}."
             )
         if refusal is not None:
-            provision.failures += 1
-            provision.refused = outcome.served
-            provision.not_before = time.monotonic() + backoff_s(provision.failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
-            management.refused(self._ctx, self._watch, host_id, refusal)
+            management.refused(self._ctx, self._watch, host_id, self._not_taken(host_id, assignment), refusal)
+            provision.refuse(assignment)
         elif status is not None:
-            management.provided(self._ctx, self._watch, host_id, outcome.served)
-            self._provisions[host_id] = _Provision(taken=outcome.served, boot=status.boot)
+            management.provided(self._ctx, self._watch, host_id, outcome.served, assignment.settings, outcome.refusals)
+            has_stopped = replace(assignment, stops=False)
+            provision.taken, provision.boot = replace(has_stopped, served=outcome.served), status.boot
+            if outcome.refusals:
+                provision.refuse(has_stopped)
+            else:
+                provision.failures, provision.refused = 0, None
+
+    def _not_taken(self, host_id: str, assignment: Assignment) -> list[str]:
+        """The networks that the host is not known to serve as they are to be."""
+        sighting, provision = self._watch.hosts[host_id], self._provisions[host_id]
+        taken = provision.taken.served if provision.taken is not None and provision.boot == sighting.boot else ()
+        return [
+            each.network for each in assignment.served if each not in taken or not _subnets([each]) <= sighting.managed
+        ]
 
     def _is_due(self, host_id: str, assignment: Assignment) -> bool:
         """True when the host answers, and is not known to have just what it is to have."""
@@ -149,34 +172,69 @@ class Manager:
         if sighting is None or sighting.reason is not None or host_id in self._providing:
             return False
         provision = self._provisions.setdefault(host_id, _Provision())
-        if provision.refused == assignment.served and time.monotonic() < provision.not_before:
+        if provision.refused == assignment and time.monotonic() < provision.not_before:
             return False
         return (
             assignment.stops
-            or (provision.taken, provision.boot) != (assignment.served, sighting.boot)
+            or (provision.taken, provision.boot) != (assignment, sighting.boot)
             or sighting.managed != _subnets(assignment.served)
         )
 
-    def _submit(self, host: Host, served: tuple[Served, ...]) -> None:
-        future = self._providers.submit(self._provide, host, served)
+    def _submit(self, host: Host, assignment: Assignment) -> None:
+        future = self._providers.submit(self._provide, host, assignment, self._watch.hosts[host.id].managed)
         future.add_done_callback(lambda _: self.wake())
         self._providing[host.id] = future
 
-    def _provide(self, host: Host, served: tuple[Served, ...]) -> _Outcome:
+    def _provide(self, host: Host, assignment: Assignment, has: frozenset[int]) -> _Outcome:
         try:
-            if served:
-                self._provider.provide(host, served)
-            else:
-                self._provider.dont_provide(host)
+            served, refusals = self._provide_most(host, assignment.served, has)
         except KeaRefused as error:
-            return _Outcome(served=served, refusal=str(error))
+            return _Outcome(assignment=assignment, refusal=str(error))
         except HostUnreachable as error:
             reason = str(error.facts["reason"])
             return _Outcome(
-                served=served,
+                assignment=assignment,
                 answer=Answer(host=host.id, asked_ms=self._ctx.now_ms(), status=None, reason=reason),
             )
-        return _Outcome(served=served, answer=self._answer(host))
+        return _Outcome(assignment=assignment, served=served, refusals=refusals, answer=self._answer(host))
+
+    def _provide_most(
+        self, host: Host, wanted: tuple[Served, ...], has: frozenset[int]
+    ) -> tuple[tuple[Served, ...], dict[str, str]]:
+        """Provides as much of what is wanted as the host's Kea takes; returns that, and by network why not the rest.
+
+        Where it refuses the whole, it first gets what it has already of that, so that what is to stop does. The rest is
+        added in halves, down to the subnets that it refuses, for which it keeps what it has. Raises KeaRefused where
+        the reason is not in what is wanted, and HostUnreachable.
+        """
+        served: tuple[Served, ...] = ()
+        taken: frozenset[int] = frozenset()
+        refusals: dict[str, str] = {}
+        parts = [wanted]
+        while parts:
+            part = parts.pop()
+            attempt = reduced(wanted, taken | _subnets(part), has)
+            try:
+                self._set(host, attempt)
+            except KeaRefused as error:
+                if error.facts["command"] != _JUDGES:
+                    raise
+                if part == wanted:
+                    served = reduced(wanted, (), has)
+                    self._set(host, served)
+                smaller = halves(part)
+                parts += reversed(smaller)
+                if not smaller:
+                    refusals.setdefault(part[0].network, str(error))
+            else:
+                served, taken = attempt, taken | _subnets(part)
+        return served, refusals
+
+    def _set(self, host: Host, served: tuple[Served, ...]) -> None:
+        if served:
+            self._provider.provide(host, served)
+        else:
+            self._provider.dont_provide(host)
 
 
 def _done(futures: dict[str, Future[Answer]] | dict[str, Future[_Outcome]]) -> list[str]:

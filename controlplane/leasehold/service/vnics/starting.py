@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Select, exists, select, true, update
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
+from leasehold.domain.subnets import serves
 from leasehold.domain.values import Confirmation, ConfirmationState, Started, Vnic, VnicChange, Wait
 from leasehold.errors import NoIpamService, NoServer, NotConfirmed, SubnetExhausted, SubnetRecovering, SubnetRetiring
 from leasehold.service import reservations
@@ -223,10 +224,10 @@ class _Awaited:
                     ip=str(started.ip),
                 )
 
-    def confirmations(self, ctx: Context) -> tuple[Confirmation, ...]:
-        """What was stored then, or was told since."""
+    def confirmations(self, ctx: Context, ip: IPAddress | None) -> tuple[Confirmation, ...]:
+        """What was stored then of this address, or was told since."""
         told = [ctx.bell.told(each.host_id, each.subnet_id, each.epoch, self.facts) for each in self.servers]
-        return tuple(_confirmation(*each, ctx.now_ms()) for each in zip(self.servers, told, strict=True))
+        return tuple(_confirmation(*each, ip, ctx.now_ms()) for each in zip(self.servers, told, strict=True))
 
 
 def _look(ctx: Context, connection: Connection, vnic_id: str) -> _Awaited:
@@ -251,7 +252,7 @@ def _await_confirmation(ctx: Context, started: Started, wait: Wait, awaited: _Aw
                         break
                 awaited = _look(ctx, connection, started.vnic.id)
         heard = ctx.bell.heard(_STORED | News.FACTS)
-        started = replace(started, servers=awaited.confirmations(ctx))
+        started = replace(started, servers=awaited.confirmations(ctx, started.ip))
         if _is_enough(started.servers, wait):
             break
         if ctx.bell.heard(_STORED) != awaited.stored:
@@ -331,6 +332,7 @@ def _servers(vnic_id: Any) -> Executable:
             hosts.c.unreachable_reason,
             hosts.c.failed_ms,
             server_subnets.c.confirmed_revision,
+            server_subnets.c.provided_cidr,
             addresses.c.subnet_id,
             addresses.c.revision,
             lineage.c.epoch,
@@ -361,14 +363,17 @@ def _set_running(vnic_id: Any) -> Executable:
     return update(vnics).where(vnics.c.id == vnic_id).values(running=True, missing_ms=None)
 
 
-def _confirmation(row: AnyRow, told: int | None, now_ms: int) -> Confirmation:
-    """What is stored of a server, or was told since."""
+def _confirmation(row: AnyRow, told: int | None, ip: IPAddress | None, now_ms: int) -> Confirmation:
+    """What is stored of a server, or was told since. One whose Kea has not the CIDR yet that the address is in would
+    answer nobody, with the reservation on disk; one that has, serves it, though it may still wait for other subnets."""
     revision = row.confirmed_revision if told is None else told
-    if row.state == "running" and revision is not None and revision >= row.revision:
+    has_it = row.state in ("running", "starting") and revision is not None and revision >= row.revision
+    if has_it and ip is not None and serves(row.provided_cidr, ip):
         return Confirmation(host=row.host_id, state="confirmed", revision=revision, detail=None)
     if row.unreachable_reason is not None:
         # The manager asks again because of this start; a failure of long ago says little about now.
         lately = row.failed_ms is not None and now_ms - row.failed_ms < FAILURE_COUNTS_MS
         state: ConfirmationState = "unreachable" if lately else "pending"
         return Confirmation(host=row.host_id, state=state, revision=revision, detail=row.unreachable_reason)
-    return Confirmation(host=row.host_id, state="pending", revision=revision, detail=row.detail)
+    detail = row.detail or ("Its Kea has not taken the subnet's new CIDR yet." if has_it else None)
+    return Confirmation(host=row.host_id, state="pending", revision=revision, detail=detail)

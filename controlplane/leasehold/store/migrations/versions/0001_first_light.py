@@ -352,7 +352,7 @@ def upgrade() -> None:
         sa.Column("network_id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("since_ms", sa.BigInteger(), nullable=False),
-        sa.Column("detail", sa.String(), nullable=True, comment="why it is not running, for a person"),
+        sa.Column("detail", sa.String(), nullable=True, comment="why it is not as it should be, for a person"),
         sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_servers_host_id")),
         sa.ForeignKeyConstraint(["network_id"], ["networks.id"], name=op.f("fk_servers_network_id")),
         sa.CheckConstraint(
@@ -492,6 +492,18 @@ def upgrade() -> None:
             comment="null: never confirmed in this epoch; it wants a full resync",
         ),
         sa.Column("confirmed_ms", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "provided_revision",
+            sa.BigInteger(),
+            nullable=True,
+            comment="of the settings that its Kea took; null: it has not the subnet",
+        ),
+        sa.Column(
+            "provided_cidr",
+            sa.String(),
+            nullable=True,
+            comment="of these settings: addresses outside are not served yet",
+        ),
         sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_server_subnets_subnet_id")),
         sa.PrimaryKeyConstraint("host_id", "subnet_id", name=op.f("pk_server_subnets")),
     )
