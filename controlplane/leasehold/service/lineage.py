@@ -7,13 +7,14 @@ addresses is promised anew until every server of it has given those up.
 
 import logging
 import uuid
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, Select, or_, select, update
 
 from leasehold.errors import SubnetRecovering
 from leasehold.service import events, replication
 from leasehold.service.context import Context
-from leasehold.store.database import AnyRow
+from leasehold.store.database import AnyRow, at_end
 from leasehold.store.tables import host_networks, hosts, lineage, server_subnets, subnets
 
 log = logging.getLogger(__name__)
@@ -28,13 +29,25 @@ def begin_new_history(ctx: Context) -> None:
 
 
 def draw_epoch(connection: Connection, now_ms: int, evidence: str) -> None:
-    """This database is an older copy of the one that the hosts know: it begins a history of its own."""
+    """This database is an older copy of the one that the hosts know: it begins a history of its own, as soon as the
+    transaction ends. In that, nothing counts as confirmed any more."""
     replication.change_epoch(connection)
     log.warning("The database is an older copy of itself, and begins a new history: %s", evidence)
-    connection.execute(update(lineage).values(epoch=str(uuid.uuid4())))
+    _lock(connection, select(subnets.c.id))
     connection.execute(update(server_subnets).values(confirmed_revision=None, confirmed_ms=None))
     connection.execute(update(subnets).values(recovering_since_ms=now_ms))
+    # Events queue on the row of the epoch, and whoever has a subnet may be about to.
+    at_end(connection, _set_epoch, str(uuid.uuid4()))
     events.emit(connection, now_ms, "database.rewound", "database", {"evidence": evidence})
+
+
+def _set_epoch(connection: Connection, drawn: Sequence[str]) -> None:
+    connection.execute(update(lineage).values(epoch=drawn[-1]))
+
+
+def _lock(connection: Connection, subnet_ids: Select[int]) -> Sequence[int]:
+    """Locks subnets in the one order in which all lock them who lock several; returns which."""
+    return connection.execute(subnet_ids.order_by(subnets.c.id).with_for_update(key_share=True)).scalars().all()
 
 
 def awaited(connection: Connection, subnet_id: int) -> list[str]:
@@ -79,4 +92,6 @@ def recovered(connection: Connection) -> list[int]:
 
 def end_recovery(connection: Connection, subnet_ids: list[int]) -> None:
     """These subnets hand out addresses again."""
+    if subnet_ids:
+        _lock(connection, select(subnets.c.id).where(subnets.c.id.in_(subnet_ids)))
     connection.execute(update(subnets).where(subnets.c.id.in_(subnet_ids)).values(recovering_since_ms=None))

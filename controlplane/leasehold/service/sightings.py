@@ -113,10 +113,9 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> Non
         evidence = _rewinds(connection, statuses, first_seen)
         if evidence is not None:
             lineage.draw_epoch(connection, ctx.now_ms(), evidence)
-        changed |= evidence is not None
         changed |= _listen(ctx, connection, watch, here)
         changed |= _adopt(connection, ctx.now_ms(), statuses)
-        changed |= _compare(connection, here)
+        changed |= evidence is not None or _compare(connection, here)
     if changed or returned:
         ctx.bell.ring()
 
