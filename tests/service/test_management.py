@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from leasehold.domain.replication import EMPTY_DIGEST, HookStatus, Resync, SubnetState
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
-from leasehold.errors import HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
+from leasehold.errors import DatabaseBusy, HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
 from leasehold.service import (
     events,
     fencing,
@@ -398,6 +398,31 @@ def test_another_set_at_a_revision_of_ours_means_a_restore_only_at_first_sight(
     assert isinstance(replication.next_step(ctx, "host-a", SUBNET), Resync)
     clock.advance(1)
     answers(ctx, Watch(), managed=True, has=other)
+    assert epoch(ctx) != before
+
+
+def test_a_first_sight_that_could_not_be_kept_is_one_again(
+    ctx: Context, watch: Watch, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manager began anew on a restored database, which was busy when the first host answered."""
+    has = run(ctx, watch)
+    before = epoch(ctx)
+    for name in ("a", "b"):
+        held_vnic(ctx, name)
+    clock.advance(1)
+    other = replace(has, revision=1, digest="1" * 16)
+    again = Watch()
+
+    def fail(*_: object) -> None:
+        raise DatabaseBusy("Another writer did not finish in time.")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(events, "append", fail)
+        with pytest.raises(DatabaseBusy):
+            answers(ctx, again, managed=True, has=other)
+    assert epoch(ctx) == before
+    clock.advance(1)
+    answers(ctx, again, managed=True, has=other)
     assert epoch(ctx) != before
 
 

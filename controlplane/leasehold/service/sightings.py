@@ -92,10 +92,11 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> Non
     new = [each for each in map(_checked, answers) if _is_newer(watch, each)]
     if not new:
         return
+    sighted: dict[str, Sighting] = {}
     returned, first_seen = False, set()
     for answer in new:
-        before = watch.hosts.get(answer.host)
-        watch.hosts[answer.host] = _sighted(before, answer, ctx.now_ms())
+        before = sighted.get(answer.host, watch.hosts.get(answer.host))
+        sighted[answer.host] = _sighted(before, answer, ctx.now_ms())
         if answer.status is not None and (before is None or before.boot is None):
             first_seen.add(answer.host)
         if answer.status is not None and (before is None or before.reason is not None):
@@ -104,18 +105,20 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> Non
         replication.change_servers(connection)
         changed = False
         known = set()
-        for row in connection.execute(select(hosts).where(hosts.c.id.in_([each.host for each in new]))).all():
+        for row in connection.execute(select(hosts).where(hosts.c.id.in_(sighted))).all():
             known.add(row.id)
-            changed |= _keep(ctx, connection, row, watch.hosts[row.id])
+            changed |= _keep(ctx, connection, row, sighted[row.id])
         here = {each.host: each for each in new if each.host in known and each.status is not None}
         statuses = {host_id: each.status for host_id, each in here.items() if each.status is not None}
         connection.execute(update(hosts).where(hosts.c.id.in_(statuses)).values(answered_ms=ctx.now_ms()))
         evidence = _rewinds(connection, statuses, first_seen)
         if evidence is not None:
             lineage.draw_epoch(connection, ctx.now_ms(), evidence)
-        changed |= _listen(ctx, connection, watch, here)
+        changed |= _listen(ctx, connection, sighted, here)
         changed |= _adopt(connection, ctx.now_ms(), statuses)
         changed |= evidence is not None or _compare(connection, here)
+    # Not before: what is seen for the first time is seen so again when nothing came of it.
+    watch.hosts |= sighted
     if changed or returned:
         ctx.bell.ring()
 
@@ -180,7 +183,9 @@ def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting)
     return changed
 
 
-def _listen(ctx: Context, connection: Connection, watch: Watch, answers: Mapping[str, Answer]) -> bool:
+def _listen(
+    ctx: Context, connection: Connection, sighted: Mapping[str, Sighting], answers: Mapping[str, Answer]
+) -> bool:
     """Takes in on which of their networks hosts say that they hear guests; returns whether that is of interest to
     others."""
     now_ms = ctx.now_ms()
@@ -192,7 +197,7 @@ def _listen(ctx: Context, connection: Connection, watch: Watch, answers: Mapping
         trouble = None
         if reason is not None:
             # Until it was asked, not until now: one answer alone, however late, is not for long enough.
-            trouble = _goes_on(watch.hosts[row.host_id].link_faults.get(row.network_id), reason, asked_ms, asked_ms)
+            trouble = _goes_on(sighted[row.host_id].link_faults.get(row.network_id), reason, asked_ms, asked_ms)
             found[row.host_id][row.network_id] = trouble
         health = health_with(trouble, ctx.settings.host_down_after_s)
         values: dict[str, Any] = {}
@@ -205,7 +210,7 @@ def _listen(ctx: Context, connection: Connection, watch: Watch, answers: Mapping
             connection.execute(update(host_networks).where(own).values(**values))
             changed = True
     for host_id, link_faults in found.items():
-        watch.hosts[host_id].link_faults = link_faults
+        sighted[host_id].link_faults = link_faults
     return changed
 
 
