@@ -261,6 +261,37 @@ def test_a_restarted_manager_holds_back_whom_it_held_back(ctx: Context, watch: W
     assert hosts.show(ctx, "host-a").held_back_until == before is not None
 
 
+def test_a_manager_that_finds_a_host_down_holds_it_back_when_it_returns(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """Also where it asked in vain for a moment only."""
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    answers(ctx, watch)
+    falls(ctx, watch, clock)
+    again = Watch()
+    is_silent(ctx, again)
+    assert hosts.show(ctx, "host-a").state == "down"
+    clock.advance(1)
+    answers(ctx, again)
+    until = hosts.show(ctx, "host-a").held_back_until
+    assert until is not None
+    assert (until - clock.now).total_seconds() == ctx.settings.host_hold_down_s
+
+
+def test_a_host_that_is_down_falls_no_further_with_each_new_manager(ctx: Context, watch: Watch, clock: Clock) -> None:
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    for _ in range(2):
+        answers(ctx, watch)
+        falls(ctx, watch, clock)
+    for _ in range(3):
+        again = Watch()
+        falls(ctx, again, clock)
+    answers(ctx, again)
+    until = hosts.show(ctx, "host-a").held_back_until
+    assert until is not None
+    assert (until - clock.now).total_seconds() == 2 * ctx.settings.host_hold_down_s
+
+
 def test_maintenance_moves_servers_away_first(ctx: Context, watch: Watch, clock: Clock) -> None:
     run(ctx, watch)
     second_host(ctx, watch)
@@ -638,6 +669,27 @@ def test_a_host_whose_link_came_back_is_held_back_also_by_a_restarted_manager(
     networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=2)
     again = Watch()
     answers(ctx, again, interfaces=LINK)
+    runs(ctx, again, "host-b")
+    assert states(ctx) == {"host-b": "running"}
+    clock.advance(ctx.settings.host_hold_down_s)
+    runs(ctx, again, "host-b")
+    assert states(ctx) == {"host-a": "starting", "host-b": "running"}
+
+
+def test_a_host_without_link_falls_no_further_with_each_new_manager(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """Nor is it forgotten that it fell, where the last of them heard of it for a moment only."""
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    for again in (watch, Watch(), Watch()):
+        for pause_s in (1, ctx.settings.host_down_after_s):
+            clock.advance(pause_s)
+            answers(ctx, again, interfaces=NO_LINK)
+    again = Watch()
+    for interfaces in (NO_LINK, LINK):
+        clock.advance(1)
+        answers(ctx, again, interfaces=interfaces)
+    add_host(ctx, "host-b", "192.0.2.3")
+    networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    answers(ctx, again, host="host-b", interfaces=LINK)
     runs(ctx, again, "host-b")
     assert states(ctx) == {"host-b": "running"}
     clock.advance(ctx.settings.host_hold_down_s)

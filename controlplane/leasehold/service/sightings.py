@@ -164,6 +164,8 @@ def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting)
     """Writes what is new about a host; returns whether that is of interest to others."""
     now_ms = ctx.now_ms()
     health = health_with(sighting.silence, ctx.settings.host_down_after_s)
+    if health == "doubtful" and row.health == "down":
+        health = "down"  # it did not return in between: this process began to watch, and asked it in vain
     values: dict[str, Any] = {
         "health": health,
         "unreachable_reason": sighting.reason,
