@@ -457,6 +457,131 @@ def test_a_first_sight_that_could_not_be_kept_is_one_again(
     assert epoch(ctx) != before
 
 
+def foreign(subnet_id: int = SUBNET, count: int = 3) -> SubnetState:
+    """What a host has of another history."""
+    return SubnetState(subnet=subnet_id, epoch="another history", revision=9, count=count, digest="1" * 16)
+
+
+def refused_for(ctx: Context, subnet_id: int = SUBNET) -> object:
+    """The hosts because of which nothing is promised anew on the subnet; None where it is."""
+    name = str(uuid.uuid4())
+    vnics.put(ctx, VnicSpec(id=name, vm="vm", name="nic", subnet=subnet_id))
+    try:
+        vnics.start(ctx, name, wait="none")
+    except SubnetRecovering as refusal:
+        return refusal.facts["hosts"]
+    return None
+
+
+def test_a_host_that_serves_another_history_has_nothing_promised_anew(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """The database was lost, and the engine has filled a new one."""
+    second_host(ctx, watch)
+    answers(ctx, watch, managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-a"]
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-a"]
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, watch)
+    assert refused_for(ctx) is None
+    (told_of,) = [each for each in events.list_events(ctx, limit=100) if each.type == "subnet.recovering"]
+    assert (told_of.data["subnet"], told_of.data["host"]) == (SUBNET, "host-a")
+
+
+def test_a_database_from_before_an_earlier_restore_promises_nothing_anew(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """Its hosts are in an epoch that it does not know. Another one was not heard of since, and may be, too."""
+    second_host(ctx, watch)
+    run(ctx, watch)
+    clock.advance(1)
+    again = Watch()
+    is_silent(ctx, again)
+    answers(ctx, again, host="host-b", managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-a", "host-b"]
+    replication.confirm(ctx, "host-b", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, again)
+    assert refused_for(ctx) == ["host-a"]
+    fencing.fence(ctx, "host-a", by="test")
+    management.plan(ctx, again)
+    assert refused_for(ctx) is None
+
+
+def test_what_a_host_brings_along_is_no_matter_of_one_that_this_manager_heard_before(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """A host of another installation is attached while another one is down: that one said what it serves, since nobody
+    puts another database in place below a manager that goes on."""
+    run(ctx, watch)
+    falls(ctx, watch, clock)
+    add_host(ctx, "host-b", "192.0.2.3")
+    answers(ctx, watch, host="host-b", managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-b"]
+
+
+@pytest.mark.parametrize(
+    ("managed", "has"),
+    [
+        (False, foreign()),
+        (True, foreign(count=0)),
+        (True, replace(foreign(), epoch="")),
+        (True, replace(foreign(), epoch="OURS being mended")),
+    ],
+    ids=["not served", "none", "by hand", "ours, being mended"],
+)
+def test_what_is_served_to_nobody_or_known_does_not_keep_addresses_back(
+    ctx: Context, watch: Watch, managed: bool, has: SubnetState
+) -> None:
+    answers(ctx, watch, managed=managed, has=replace(has, epoch=has.epoch.replace("OURS", epoch(ctx))))
+    assert refused_for(ctx) is None
+
+
+def test_a_foreign_id_may_be_another_network_of_the_host(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """A new database gives its subnets the same ids in another order."""
+    networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
+    green = subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("198.51.100.0/24")))
+    on_both(ctx, "host-a", "192.0.2.2")
+    answers(ctx, watch, managed=True, has=foreign())
+    replication.confirm(ctx, "host-a", green.id, epoch(ctx), 0)
+    management.plan(ctx, watch)
+    assert refused_for(ctx, green.id) == ["host-a"]
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, watch)
+    assert refused_for(ctx, green.id) is None
+
+
+def strays(ctx: Context, watch: Watch, *subnet_ids: int) -> None:
+    """host-a answers that it serves these subnets, and the manager decides."""
+    states = tuple(foreign(each) for each in subnet_ids)
+    status = HookStatus(host="host-a", boot=str(uuid.UUID(int=1)), subnets=states, managed=frozenset(subnet_ids))
+    sightings.record_answers(ctx, watch, [Answer(host="host-a", asked_ms=ctx.now_ms(), status=status)])
+    management.plan(ctx, watch)
+
+
+def test_a_host_that_serves_a_subnet_that_is_not_here_is_waited_for(ctx: Context, watch: Watch, clock: Clock) -> None:
+    for again in (watch, Watch()):
+        strays(ctx, again, SUBNET + 7)
+        replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+        management.plan(ctx, again)
+        assert refused_for(ctx) == ["host-a"]
+        clock.advance(1)
+    strays(ctx, again)
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, again)
+    assert refused_for(ctx) is None
+
+
+def test_a_host_that_served_a_subnet_that_is_not_here_and_is_dead_can_be_fenced(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    strays(ctx, watch, SUBNET + 7)
+    falls(ctx, watch, clock)
+    assert refused_for(ctx) == ["host-a"]
+    fencing.fence(ctx, "host-a", by="test")
+    management.plan(ctx, watch)
+    assert refused_for(ctx) is None
+
+
 def test_the_log_is_pruned_to_what_servers_and_settings_need(ctx: Context, watch: Watch) -> None:
     ctx = replace(ctx, settings=replace(ctx.settings, reservation_log_least=2, reservation_log_most=6))
     run(ctx, watch)

@@ -16,10 +16,10 @@ from sqlalchemy import update
 from lab.host import Host as LabHost
 from leasehold.domain.replication import Batch, Resync
 from leasehold.domain.values import Host, VnicSpec
-from leasehold.errors import NotConfirmed
+from leasehold.errors import NotConfirmed, SubnetRecovering
 from leasehold.kea.commands import Applied, Commands
 from leasehold.kea.transport import Transport
-from leasehold.service import networks, replication, vnics
+from leasehold.service import events, networks, replication, vnics
 from leasehold.store.tables import lineage, server_subnets
 from leasehold.worker.push import Push
 from worker.site import PATIENCE_S, Site
@@ -176,21 +176,60 @@ def test_after_a_confirmation_that_was_lost_the_log_goes_on(site: Site, monkeypa
     assert resyncs == []
 
 
+EPOCH = "11111111-1111-1111-1111-111111111111"
+
+
+def replace_database(site: Site) -> None:
+    """Its history is another from now on: what hosts confirmed in the old one means nothing."""
+    with site.ctx.db.write() as connection:
+        connection.execute(update(lineage).values(epoch=EPOCH))
+
+
+def epochs(host: LabHost) -> list[str]:
+    return [each["epoch"] for each in host.status()["subnets"]]
+
+
 def test_a_database_that_was_replaced(site: Site) -> None:
-    """Its history is another: what hosts confirmed in the old one means nothing."""
+    """Nothing is promised anew before the host has given up what it serves of the old one."""
     host = site.add_host("host-a")
     subnet = site.subnet()
     site.start()
     site.started(1)
     site.stop()
-    with site.ctx.db.write() as connection:
-        connection.execute(update(lineage).values(epoch="11111111-1111-1111-1111-111111111111"))
+    replace_database(site)
     site.start()
-    site.until(
-        lambda: [each["epoch"] for each in host.status()["subnets"]] == ["11111111-1111-1111-1111-111111111111"],
-        "the host has the new history",
-    )
-    site.started(2)
+
+    def started() -> bool:
+        told = {each.type for each in events.list_events(site.ctx, limit=100)}
+        try:
+            return "subnet.recovering" in told and site.started(2).ip is not None
+        except SubnetRecovering:
+            return False
+
+    site.until(started, "addresses are promised again")
+    assert epochs(host) == [EPOCH]
+    assert on_host(host, subnet.id) == held(site)
+
+
+def test_a_push_that_comes_before_the_manager_sees_a_replaced_database_too(site: Site) -> None:
+    """No manager runs in this test."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.started(1)
+    site.stop()
+    replace_database(site)
+    with site.ctx.db.write() as connection:
+        connection.execute(update(server_subnets).values(confirmed_revision=0))
+    transport = Transport(site.ctx.settings)
+    push = Push(site.ctx, Commands(transport))
+    push.start()
+    site.until(lambda: epochs(host) == [EPOCH], "the host has the new history")
+    push.stop()
+    assert push.join(time.monotonic() + PATIENCE_S)
+    transport.close()
+    with pytest.raises(SubnetRecovering):
+        site.started(2)
     assert on_host(host, subnet.id) == held(site)
 
 

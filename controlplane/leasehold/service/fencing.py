@@ -67,7 +67,9 @@ def fence(ctx: Context, host_id: str, *, by: str, dry_run: bool = False) -> Host
             )
             connection.execute(delete(servers).where(servers.c.host_id == host_id))
             connection.execute(delete(server_subnets).where(server_subnets.c.host_id == host_id))
-            connection.execute(update(hosts_table).where(hosts_table.c.id == host_id).values(fenced_ms=now_ms))
+            connection.execute(
+                update(hosts_table).where(hosts_table.c.id == host_id).values(fenced_ms=now_ms, strays=None)
+            )
             events.emit(
                 connection,
                 now_ms,

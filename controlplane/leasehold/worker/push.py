@@ -264,6 +264,7 @@ class _Sender:
 
     def _send_all(self, host: Host, resync: Resync) -> None:
         status = self._commands.status(host)
+        sightings.beware(self._ctx, host.id, status)
         state = next((each for each in status.subnets if each.subnet == resync.subnet), None)
         step = replication.log_step(self._ctx)
         state = state or SubnetState(subnet=resync.subnet, epoch="", revision=0, count=0, digest=EMPTY_DIGEST)
