@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 from prometheus_client import REGISTRY
 from sqlalchemy import update
 
 from lab.host import Host as LabHost
 from leasehold.domain.replication import Batch, Resync
-from leasehold.domain.values import Host, VnicSpec
-from leasehold.errors import NotConfirmed, SubnetRecovering
+from leasehold.domain.values import Host, SubnetSpec, VnicSpec
+from leasehold.errors import KeaRefused, NotConfirmed, SubnetRecovering
 from leasehold.kea.commands import Applied, Commands
 from leasehold.kea.transport import Transport
-from leasehold.service import events, networks, replication, vnics
+from leasehold.service import events, networks, replication, subnets, vnics
 from leasehold.store.tables import lineage, server_subnets
 from leasehold.worker.push import Push
 from worker.site import PATIENCE_S, Site
@@ -106,6 +106,36 @@ def test_a_start_has_a_host_asked_again_that_was_away(site: Site) -> None:
             return False
 
     site.until(starts, "the host is asked again")
+
+
+def test_a_subnet_whose_reservations_a_host_refuses_delays_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it is the first in order, and is asked about again and again."""
+    site.add_host("host-a")
+    first = site.subnet()
+    second = subnets.create(site.ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
+    site.start()
+    site.until(lambda: not replication.lagging(site.ctx), "the host has both subnets")
+    site.wait_for(host_a="running")
+    apply = Commands.apply
+
+    def refuse(self: Commands, host: Host, change: Batch | Resync, *_: object) -> Applied:
+        if change.subnet == second.id and isinstance(change, Batch):
+            return apply(self, host, change)
+        raise KeaRefused("Its journal is full.", host=host.id, command="leasehold-apply", result=1, text="full")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Commands, "apply", refuse)
+        refusing.setattr(Commands, "resync", refuse)
+        site.started(1, wait="none")
+        site.until(lambda: first.id in replication.lagging(site.ctx).get("host-a", {}), "the host lacks one")
+        for number in range(3):
+            name = f"other-{number}"
+            vnics.put(site.ctx, VnicSpec(id=name, vm="vm", name="eth0", network="blue", subnet=second.id))
+            assert {each.state for each in vnics.start(site.ctx, name).servers} == {"confirmed"}
+        assert list(replication.lagging(site.ctx)["host-a"]) == [first.id]
+    site.until(lambda: not replication.lagging(site.ctx), "the host has all")
 
 
 def test_all_servers_confirm(site: Site) -> None:
