@@ -371,6 +371,25 @@ def test_a_fenced_host_counts_only_when_it_serves_nothing(ctx: Context, watch: W
     assert [each for each in told if each.startswith("host.")] == ["host.fenced", "host.returned"]
 
 
+def test_a_fenced_host_that_shows_up_and_dies_for_good_is_fenced_again(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """What it said that it serves would hold up addresses for ever."""
+    has = run(ctx, watch)
+    held_vnic(ctx, "v")
+    falls(ctx, watch, clock)
+    fencing.fence(ctx, "host-a", by="test")
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has)
+    fencing.fence(ctx, "host-a", by="test")
+    vnics.stop(ctx, "v")
+    falls(ctx, watch, clock)
+    assert hosts.show(ctx, "host-a").holds_up.count == 1
+    fencing.fence(ctx, "host-a", by="test")
+    assert (hosts.show(ctx, "host-a").holds_up.count, states(ctx)) == (0, {})
+    hosts.delete_host(ctx, "host-a")
+
+
 def test_a_host_that_knows_more_than_the_database_shows_that_it_was_restored(
     ctx: Context, watch: Watch, clock: Clock
 ) -> None:
