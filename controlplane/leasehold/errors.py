@@ -326,7 +326,7 @@ class HostFenced(Conflict):
 
 
 class SubnetRecovering(Unavailable):
-    """The database was restored, and hosts may still serve addresses that it knows nothing of. Facts: subnet, hosts."""
+    """Hosts may still serve addresses that the database knows nothing of, as after a restore. Facts: subnet, hosts."""
 
     code = "subnet-recovering"
 

@@ -13,7 +13,7 @@ from lab.postgres import Postgres
 from leasehold.config import Settings
 from leasehold.domain.replication import EMPTY_DIGEST, Batch, HookStatus, Resync, SubnetState
 from leasehold.domain.values import HostNetwork, SubnetSpec, VnicSpec
-from leasehold.errors import HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
+from leasehold.errors import DatabaseBusy, HostAnswers, HostFenced, InUse, NotConfirmed, SubnetRecovering
 from leasehold.service import (
     events,
     fencing,
@@ -487,6 +487,37 @@ def test_a_restarted_manager_holds_back_whom_it_held_back(ctx: Context, watch: W
     assert hosts.show(ctx, "host-a").held_back_until == before is not None
 
 
+def test_a_manager_that_finds_a_host_down_holds_it_back_when_it_returns(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """Also where it asked in vain for a moment only."""
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    answers(ctx, watch)
+    falls(ctx, watch, clock)
+    again = Watch()
+    is_silent(ctx, again)
+    assert hosts.show(ctx, "host-a").state == "down"
+    clock.advance(1)
+    answers(ctx, again)
+    until = hosts.show(ctx, "host-a").held_back_until
+    assert until is not None
+    assert (until - clock.now).total_seconds() == ctx.settings.host_hold_down_s
+
+
+def test_a_host_that_is_down_falls_no_further_with_each_new_manager(ctx: Context, watch: Watch, clock: Clock) -> None:
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    for _ in range(2):
+        answers(ctx, watch)
+        falls(ctx, watch, clock)
+    for _ in range(3):
+        again = Watch()
+        falls(ctx, again, clock)
+    answers(ctx, again)
+    until = hosts.show(ctx, "host-a").held_back_until
+    assert until is not None
+    assert (until - clock.now).total_seconds() == 2 * ctx.settings.host_hold_down_s
+
+
 def test_maintenance_moves_servers_away_first(ctx: Context, watch: Watch, clock: Clock) -> None:
     run(ctx, watch)
     second_host(ctx, watch)
@@ -566,6 +597,25 @@ def test_a_fenced_host_counts_only_when_it_serves_nothing(ctx: Context, watch: W
     assert [each for each in told if each.startswith("host.")] == ["host.fenced", "host.returned"]
 
 
+def test_a_fenced_host_that_shows_up_and_dies_for_good_is_fenced_again(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """What it said that it serves would hold up addresses for ever."""
+    has = run(ctx, watch)
+    held_vnic(ctx, "v")
+    falls(ctx, watch, clock)
+    fencing.fence(ctx, "host-a", by="test")
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=has)
+    fencing.fence(ctx, "host-a", by="test")
+    vnics.stop(ctx, "v")
+    falls(ctx, watch, clock)
+    assert hosts.show(ctx, "host-a").holds_up.count == 1
+    fencing.fence(ctx, "host-a", by="test")
+    assert (hosts.show(ctx, "host-a").holds_up.count, states(ctx)) == (0, {})
+    hosts.delete_host(ctx, "host-a")
+
+
 def test_a_host_that_knows_more_than_the_database_shows_that_it_was_restored(
     ctx: Context, watch: Watch, clock: Clock
 ) -> None:
@@ -625,6 +675,156 @@ def test_another_set_at_a_revision_of_ours_means_a_restore_only_at_first_sight(
     clock.advance(1)
     answers(ctx, Watch(), managed=True, has=other)
     assert epoch(ctx) != before
+
+
+def test_a_first_sight_that_could_not_be_kept_is_one_again(
+    ctx: Context, watch: Watch, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manager began anew on a restored database, which was busy when the first host answered."""
+    has = run(ctx, watch)
+    before = epoch(ctx)
+    for name in ("a", "b"):
+        held_vnic(ctx, name)
+    clock.advance(1)
+    other = replace(has, revision=1, digest="1" * 16)
+    again = Watch()
+
+    def fail(*_: object) -> None:
+        raise DatabaseBusy("Another writer did not finish in time.")
+
+    with monkeypatch.context() as busy:
+        busy.setattr(events, "append", fail)
+        with pytest.raises(DatabaseBusy):
+            answers(ctx, again, managed=True, has=other)
+    assert epoch(ctx) == before
+    clock.advance(1)
+    answers(ctx, again, managed=True, has=other)
+    assert epoch(ctx) != before
+
+
+def foreign(subnet_id: int = SUBNET, count: int = 3) -> SubnetState:
+    """What a host has of another history."""
+    return SubnetState(subnet=subnet_id, epoch="another history", revision=9, count=count, digest="1" * 16)
+
+
+def refused_for(ctx: Context, subnet_id: int = SUBNET) -> object:
+    """The hosts because of which nothing is promised anew on the subnet; None where it is."""
+    name = str(uuid.uuid4())
+    vnics.put(ctx, VnicSpec(id=name, vm="vm", name="nic", subnet=subnet_id))
+    try:
+        vnics.start(ctx, name, wait="none")
+    except SubnetRecovering as refusal:
+        return refusal.facts["hosts"]
+    return None
+
+
+def test_a_host_that_serves_another_history_has_nothing_promised_anew(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """The database was lost, and the engine has filled a new one."""
+    second_host(ctx, watch)
+    answers(ctx, watch, managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-a"]
+    clock.advance(1)
+    answers(ctx, watch, managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-a"]
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, watch)
+    assert refused_for(ctx) is None
+    (told_of,) = [each for each in events.list_events(ctx, limit=100) if each.type == "subnet.recovering"]
+    assert (told_of.data["subnet"], told_of.data["host"]) == (SUBNET, "host-a")
+
+
+def test_a_database_from_before_an_earlier_restore_promises_nothing_anew(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """Its hosts are in an epoch that it does not know. Another one was not heard of since, and may be, too."""
+    second_host(ctx, watch)
+    run(ctx, watch)
+    clock.advance(1)
+    again = Watch()
+    is_silent(ctx, again)
+    answers(ctx, again, host="host-b", managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-a", "host-b"]
+    replication.confirm(ctx, "host-b", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, again)
+    assert refused_for(ctx) == ["host-a"]
+    fencing.fence(ctx, "host-a", by="test")
+    management.plan(ctx, again)
+    assert refused_for(ctx) is None
+
+
+def test_what_a_host_brings_along_is_no_matter_of_one_that_this_manager_heard_before(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    """A host of another installation is attached while another one is down: that one said what it serves, since nobody
+    puts another database in place below a manager that goes on."""
+    run(ctx, watch)
+    falls(ctx, watch, clock)
+    add_host(ctx, "host-b", "192.0.2.3")
+    answers(ctx, watch, host="host-b", managed=True, has=foreign())
+    assert refused_for(ctx) == ["host-b"]
+
+
+@pytest.mark.parametrize(
+    ("managed", "has"),
+    [
+        (False, foreign()),
+        (True, foreign(count=0)),
+        (True, replace(foreign(), epoch="")),
+        (True, replace(foreign(), epoch="OURS being mended")),
+    ],
+    ids=["not served", "none", "by hand", "ours, being mended"],
+)
+def test_what_is_served_to_nobody_or_known_does_not_keep_addresses_back(
+    ctx: Context, watch: Watch, managed: bool, has: SubnetState
+) -> None:
+    answers(ctx, watch, managed=managed, has=replace(has, epoch=has.epoch.replace("OURS", epoch(ctx))))
+    assert refused_for(ctx) is None
+
+
+def test_a_foreign_id_may_be_another_network_of_the_host(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """A new database gives its subnets the same ids in another order."""
+    networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
+    green = subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("198.51.100.0/24")))
+    on_both(ctx, "host-a", "192.0.2.2")
+    answers(ctx, watch, managed=True, has=foreign())
+    replication.confirm(ctx, "host-a", green.id, epoch(ctx), 0)
+    management.plan(ctx, watch)
+    assert refused_for(ctx, green.id) == ["host-a"]
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, watch)
+    assert refused_for(ctx, green.id) is None
+
+
+def strays(ctx: Context, watch: Watch, *subnet_ids: int) -> None:
+    """host-a answers that it serves these subnets, and the manager decides."""
+    states = tuple(foreign(each) for each in subnet_ids)
+    status = HookStatus(host="host-a", boot=str(uuid.UUID(int=1)), subnets=states, managed=frozenset(subnet_ids))
+    sightings.record_answers(ctx, watch, [Answer(host="host-a", asked_ms=ctx.now_ms(), status=status)])
+    management.plan(ctx, watch)
+
+
+def test_a_host_that_serves_a_subnet_that_is_not_here_is_waited_for(ctx: Context, watch: Watch, clock: Clock) -> None:
+    for again in (watch, Watch()):
+        strays(ctx, again, SUBNET + 7)
+        replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+        management.plan(ctx, again)
+        assert refused_for(ctx) == ["host-a"]
+        clock.advance(1)
+    strays(ctx, again)
+    replication.confirm(ctx, "host-a", SUBNET, epoch(ctx), 0)
+    management.plan(ctx, again)
+    assert refused_for(ctx) is None
+
+
+def test_a_host_that_served_a_subnet_that_is_not_here_and_is_dead_can_be_fenced(
+    ctx: Context, watch: Watch, clock: Clock
+) -> None:
+    strays(ctx, watch, SUBNET + 7)
+    falls(ctx, watch, clock)
+    assert refused_for(ctx) == ["host-a"]
+    fencing.fence(ctx, "host-a", by="test")
+    management.plan(ctx, watch)
+    assert refused_for(ctx) is None
 
 
 def test_the_log_is_pruned_to_what_servers_and_settings_need(ctx: Context, watch: Watch) -> None:
@@ -839,6 +1039,27 @@ def test_a_host_whose_link_came_back_is_held_back_also_by_a_restarted_manager(
     networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=2)
     again = Watch()
     answers(ctx, again, interfaces=LINK)
+    runs(ctx, again, "host-b")
+    assert states(ctx) == {"host-b": "running"}
+    clock.advance(ctx.settings.host_hold_down_s)
+    runs(ctx, again, "host-b")
+    assert states(ctx) == {"host-a": "starting", "host-b": "running"}
+
+
+def test_a_host_without_link_falls_no_further_with_each_new_manager(ctx: Context, watch: Watch, clock: Clock) -> None:
+    """Nor is it forgotten that it fell, where the last of them heard of it for a moment only."""
+    networks.put(ctx, "blue", ipam_enabled=False, ipam_servers=1)
+    for again in (watch, Watch(), Watch()):
+        for pause_s in (1, ctx.settings.host_down_after_s):
+            clock.advance(pause_s)
+            answers(ctx, again, interfaces=NO_LINK)
+    again = Watch()
+    for interfaces in (NO_LINK, LINK):
+        clock.advance(1)
+        answers(ctx, again, interfaces=interfaces)
+    add_host(ctx, "host-b", "192.0.2.3")
+    networks.put(ctx, "blue", ipam_enabled=True, ipam_servers=2)
+    answers(ctx, again, host="host-b", interfaces=LINK)
     runs(ctx, again, "host-b")
     assert states(ctx) == {"host-b": "running"}
     clock.advance(ctx.settings.host_hold_down_s)

@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 from prometheus_client import REGISTRY
 from sqlalchemy import update
 
 from lab.host import Host as LabHost
 from leasehold.domain.replication import Batch, Resync
-from leasehold.domain.values import Host, VnicSpec
-from leasehold.errors import NotConfirmed
+from leasehold.domain.values import Host, SubnetSpec, VnicSpec
+from leasehold.errors import KeaRefused, NotConfirmed, SubnetRecovering
 from leasehold.kea.commands import Applied, Commands
 from leasehold.kea.transport import Transport
-from leasehold.service import networks, replication, vnics
+from leasehold.service import events, networks, replication, subnets, vnics
 from leasehold.store.tables import lineage, server_subnets
 from leasehold.worker.push import Push
 from worker.site import PATIENCE_S, Site
@@ -106,6 +106,36 @@ def test_a_start_has_a_host_asked_again_that_was_away(site: Site) -> None:
             return False
 
     site.until(starts, "the host is asked again")
+
+
+def test_a_subnet_whose_reservations_a_host_refuses_delays_no_other(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it is the first in order, and is asked about again and again."""
+    site.add_host("host-a")
+    first = site.subnet()
+    second = subnets.create(site.ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
+    site.start()
+    site.until(lambda: not replication.lagging(site.ctx), "the host has both subnets")
+    site.wait_for(host_a="running")
+    apply = Commands.apply
+
+    def refuse(self: Commands, host: Host, change: Batch | Resync, *_: object) -> Applied:
+        if change.subnet == second.id and isinstance(change, Batch):
+            return apply(self, host, change)
+        raise KeaRefused("Its journal is full.", host=host.id, command="leasehold-apply", result=1, text="full")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Commands, "apply", refuse)
+        refusing.setattr(Commands, "resync", refuse)
+        site.started(1, wait="none")
+        site.until(lambda: first.id in replication.lagging(site.ctx).get("host-a", {}), "the host lacks one")
+        for number in range(3):
+            name = f"other-{number}"
+            vnics.put(site.ctx, VnicSpec(id=name, vm="vm", name="eth0", network="blue", subnet=second.id))
+            assert {each.state for each in vnics.start(site.ctx, name).servers} == {"confirmed"}
+        assert list(replication.lagging(site.ctx)["host-a"]) == [first.id]
+    site.until(lambda: not replication.lagging(site.ctx), "the host has all")
 
 
 def test_all_servers_confirm(site: Site) -> None:
@@ -198,21 +228,60 @@ def test_a_start_is_pushed_without_a_look_at_the_log(site: Site, monkeypatch: py
     assert looks == []
 
 
+EPOCH = "11111111-1111-1111-1111-111111111111"
+
+
+def replace_database(site: Site) -> None:
+    """Its history is another from now on: what hosts confirmed in the old one means nothing."""
+    with site.ctx.db.write() as connection:
+        connection.execute(update(lineage).values(epoch=EPOCH))
+
+
+def epochs(host: LabHost) -> list[str]:
+    return [each["epoch"] for each in host.status()["subnets"]]
+
+
 def test_a_database_that_was_replaced(site: Site) -> None:
-    """Its history is another: what hosts confirmed in the old one means nothing."""
+    """Nothing is promised anew before the host has given up what it serves of the old one."""
     host = site.add_host("host-a")
     subnet = site.subnet()
     site.start()
     site.started(1)
     site.stop()
-    with site.ctx.db.write() as connection:
-        connection.execute(update(lineage).values(epoch="11111111-1111-1111-1111-111111111111"))
+    replace_database(site)
     site.start()
-    site.until(
-        lambda: [each["epoch"] for each in host.status()["subnets"]] == ["11111111-1111-1111-1111-111111111111"],
-        "the host has the new history",
-    )
-    site.started(2)
+
+    def started() -> bool:
+        told = {each.type for each in events.list_events(site.ctx, limit=100)}
+        try:
+            return "subnet.recovering" in told and site.started(2).ip is not None
+        except SubnetRecovering:
+            return False
+
+    site.until(started, "addresses are promised again")
+    assert epochs(host) == [EPOCH]
+    assert on_host(host, subnet.id) == held(site)
+
+
+def test_a_push_that_comes_before_the_manager_sees_a_replaced_database_too(site: Site) -> None:
+    """No manager runs in this test."""
+    host = site.add_host("host-a")
+    subnet = site.subnet()
+    site.start()
+    site.started(1)
+    site.stop()
+    replace_database(site)
+    with site.ctx.db.write() as connection:
+        connection.execute(update(server_subnets).values(confirmed_revision=0))
+    transport = Transport(site.ctx.settings)
+    push = Push(site.ctx, Commands(transport))
+    push.start()
+    site.until(lambda: epochs(host) == [EPOCH], "the host has the new history")
+    push.stop()
+    assert push.join(time.monotonic() + PATIENCE_S)
+    transport.close()
+    with pytest.raises(SubnetRecovering):
+        site.started(2)
     assert on_host(host, subnet.id) == held(site)
 
 

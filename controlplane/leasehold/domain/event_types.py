@@ -26,6 +26,7 @@ EventType = Literal[
     "mac_pool.exhausted",
     "subnet.low",
     "subnet.exhausted",
+    "subnet.recovering",
     "reservation.added",
     "reservation.removed",
 ]

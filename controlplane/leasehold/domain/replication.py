@@ -80,6 +80,11 @@ class SubnetState:
     count: int
     digest: str
 
+    def is_of_another_history(self, epoch: str) -> bool:
+        """True for reservations that were made in another history than that of `epoch`. Those without any were added on
+        the server by hand."""
+        return self.count > 0 and self.epoch not in ("", epoch, _between(epoch))
+
 
 @dataclass(frozen=True, kw_only=True)
 class HookStatus:
@@ -128,7 +133,7 @@ def mending(resync: Resync, state: SubnetState, present: Iterable[Entry], size: 
     for number, (comes, goes) in enumerate(parts, start=1):
         step = Batch(
             subnet=resync.subnet,
-            epoch=resync.epoch if number == len(parts) else f"{resync.epoch} {_BEING_MENDED}",
+            epoch=resync.epoch if number == len(parts) else _between(resync.epoch),
             base=base,
             revision=resync.revision,
             set=comes,
@@ -138,6 +143,11 @@ def mending(resync: Resync, state: SubnetState, present: Iterable[Entry], size: 
         steps.append(step)
         epoch, base = step.epoch, step.revision
     return steps
+
+
+def _between(epoch: str) -> str:
+    """In force while a server is led to a set of this epoch."""
+    return f"{epoch} {_BEING_MENDED}"
 
 
 def toggle(digest: str, mac: Mac, address: IPAddress, hostname: str | None = None) -> str:

@@ -40,12 +40,15 @@ def activate(ctx: Context, host_id: str, *, by: str, dry_run: bool = False) -> H
 def fence(ctx: Context, host_id: str, *, by: str, dry_run: bool = False) -> HostView:
     """An administrator's word that the host is dead, and serves nobody: no address waits for it any more, and others
     take its place. When it answers again, it is stripped of what it serves before it counts. Harmless when it was
-    fenced already. Raises HostNotFound, HostAnswers for a host that is not known to be away.
+    fenced already, and did not answer since. Raises HostNotFound, HostAnswers for a host that is not known to be away.
     """
     with hosts.changing(ctx, dry_run) as connection:
         row = hosts.require(connection, host_id)
-        if row.fenced_ms is None:
-            if row.unreachable_reason is None:
+        is_away = row.unreachable_reason is not None
+        # What one that answered meanwhile may serve is in the books again.
+        returned = row.fenced_ms is not None and row.answered_ms is not None and row.answered_ms >= row.fenced_ms
+        if row.fenced_ms is None or (returned and is_away):
+            if not is_away:
                 answered_at = None if row.answered_ms is None else from_ms(row.answered_ms)
                 raise HostAnswers(
                     f"Host {host_id} is not known to be dead: "
@@ -67,7 +70,9 @@ def fence(ctx: Context, host_id: str, *, by: str, dry_run: bool = False) -> Host
             )
             connection.execute(delete(servers).where(servers.c.host_id == host_id))
             connection.execute(delete(server_subnets).where(server_subnets.c.host_id == host_id))
-            connection.execute(update(hosts_table).where(hosts_table.c.id == host_id).values(fenced_ms=now_ms))
+            connection.execute(
+                update(hosts_table).where(hosts_table.c.id == host_id).values(fenced_ms=now_ms, strays=None)
+            )
             events.emit(
                 connection,
                 now_ms,

@@ -83,6 +83,8 @@ class Watch:
     that was away itself does not take the hosts for those that were."""
 
     hosts: dict[str, Sighting] = field(default_factory=dict)
+    since_ms: int | None = None
+    """When it began. No other database was put in place since, and whoever answered since has said what it serves."""
 
 
 def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> None:
@@ -92,10 +94,13 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> Non
     new = [each for each in map(_checked, answers) if _is_newer(watch, each)]
     if not new:
         return
+    if watch.since_ms is None:
+        watch.since_ms = min(each.asked_ms for each in new)
+    sighted: dict[str, Sighting] = {}
     returned, first_seen = False, set()
     for answer in new:
-        before = watch.hosts.get(answer.host)
-        watch.hosts[answer.host] = _sighted(before, answer, ctx.now_ms())
+        before = sighted.get(answer.host, watch.hosts.get(answer.host))
+        sighted[answer.host] = _sighted(before, answer, ctx.now_ms())
         if answer.status is not None and (before is None or before.boot is None):
             first_seen.add(answer.host)
         if answer.status is not None and (before is None or before.reason is not None):
@@ -104,19 +109,21 @@ def record_answers(ctx: Context, watch: Watch, answers: Iterable[Answer]) -> Non
         replication.change_servers(connection)
         changed = False
         known = set()
-        for row in connection.execute(select(hosts).where(hosts.c.id.in_([each.host for each in new]))).all():
+        for row in connection.execute(select(hosts).where(hosts.c.id.in_(sighted))).all():
             known.add(row.id)
-            changed |= _keep(ctx, connection, row, watch.hosts[row.id])
+            changed |= _keep(ctx, connection, row, sighted[row.id])
         here = {each.host: each for each in new if each.host in known and each.status is not None}
         statuses = {host_id: each.status for host_id, each in here.items() if each.status is not None}
-        connection.execute(update(hosts).where(hosts.c.id.in_(statuses)).values(answered_ms=ctx.now_ms()))
+        connection.execute(update(hosts).where(hosts.c.id.in_(statuses)).values(answered_ms=ctx.now_ms(), strays=None))
         evidence = _rewinds(connection, statuses, first_seen)
         if evidence is not None:
             lineage.draw_epoch(connection, ctx.now_ms(), evidence)
-        changed |= evidence is not None
-        changed |= _listen(ctx, connection, watch, here)
+        changed |= _beware(connection, ctx.now_ms(), watch.since_ms, statuses)
+        changed |= _listen(ctx, connection, sighted, here)
         changed |= _adopt(connection, ctx.now_ms(), statuses)
-        changed |= _compare(connection, here)
+        changed |= evidence is not None or _compare(connection, here)
+    # Not before: what is seen for the first time is seen so again when nothing came of it.
+    watch.hosts |= sighted
     if changed or returned:
         ctx.bell.ring()
 
@@ -129,6 +136,19 @@ def record_unreachable(ctx: Context, host_id: str, reason: str) -> None:
         ).rowcount
     if changed:
         ctx.bell.ring()
+
+
+def beware(ctx: Context, host_id: str, status: HookStatus) -> None:
+    """Before reservations on a host are replaced that serves: if they are of another history, which the manager need
+    not have seen yet, nothing is promised anew where the host may have served them."""
+    with ctx.db.read() as connection:
+        found = _unknown(connection, {host_id: status})
+        if all(lineage.is_guarded(connection, host_id, each.subnets) for each in found):
+            return
+    with ctx.db.write() as connection:
+        replication.change_servers(connection)
+        _beware(connection, ctx.now_ms(), ctx.now_ms(), {host_id: status})
+    ctx.bell.ring()
 
 
 def reconcile(ctx: Context, host_id: str, state: SubnetState) -> None:
@@ -162,6 +182,8 @@ def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting)
     """Writes what is new about a host; returns whether that is of interest to others."""
     now_ms = ctx.now_ms()
     health = health_with(sighting.silence, ctx.settings.host_down_after_s)
+    if health == "doubtful" and row.health == "down":
+        health = "down"  # it did not return in between: this process began to watch, and asked it in vain
     values: dict[str, Any] = {
         "health": health,
         "unreachable_reason": sighting.reason,
@@ -181,7 +203,9 @@ def _keep(ctx: Context, connection: Connection, row: AnyRow, sighting: Sighting)
     return changed
 
 
-def _listen(ctx: Context, connection: Connection, watch: Watch, answers: Mapping[str, Answer]) -> bool:
+def _listen(
+    ctx: Context, connection: Connection, sighted: Mapping[str, Sighting], answers: Mapping[str, Answer]
+) -> bool:
     """Takes in on which of their networks hosts say that they hear guests; returns whether that is of interest to
     others."""
     now_ms = ctx.now_ms()
@@ -193,7 +217,7 @@ def _listen(ctx: Context, connection: Connection, watch: Watch, answers: Mapping
         trouble = None
         if reason is not None:
             # Until it was asked, not until now: one answer alone, however late, is not for long enough.
-            trouble = _goes_on(watch.hosts[row.host_id].link_faults.get(row.network_id), reason, asked_ms, asked_ms)
+            trouble = _goes_on(sighted[row.host_id].link_faults.get(row.network_id), reason, asked_ms, asked_ms)
             found[row.host_id][row.network_id] = trouble
         health = health_with(trouble, ctx.settings.host_down_after_s)
         values: dict[str, Any] = {}
@@ -206,7 +230,7 @@ def _listen(ctx: Context, connection: Connection, watch: Watch, answers: Mapping
             connection.execute(update(host_networks).where(own).values(**values))
             changed = True
     for host_id, link_faults in found.items():
-        watch.hosts[host_id].link_faults = link_faults
+        sighted[host_id].link_faults = link_faults
     return changed
 
 
@@ -313,6 +337,65 @@ def _rewinds(connection: Connection, statuses: Mapping[str, HookStatus], first_s
         if host_id in first_seen and known is not None and known != state.digest:
             return _evidence(host_id, state, row.revision)
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unknown:
+    """What a host serves that this database knows nothing of: reservations that another history made, of `subnets`, and
+    of `strays`, which are not here at all."""
+
+    host: str
+    subnets: list[int]
+    strays: list[int]
+
+    @property
+    def evidence(self) -> str:
+        """A sentence."""
+        return (
+            f"Host {self.host} serves reservations of subnets {', '.join(map(str, self.subnets + self.strays))} that "
+            "this database knows nothing of. It served another installation, or the database was lost, or is older "
+            "than an earlier restore."
+        )
+
+
+def _unknown(connection: Connection, statuses: Mapping[str, HookStatus]) -> list[_Unknown]:
+    """What the hosts have in their configurations, with reservations that are not of our history. What has none harms
+    nobody; what is not in the configuration is not served, and replaced before it is."""
+    served = {
+        host_id: [each for each in status.subnets if each.count and each.subnet in status.managed]
+        for host_id, status in statuses.items()
+    }
+    ids = {state.subnet for states in served.values() for state in states}
+    known = set(connection.execute(select(subnets_table.c.id).where(subnets_table.c.id.in_(ids))).scalars())
+    epoch = replication.epoch_of(connection)
+    found = [
+        _Unknown(
+            host=host_id,
+            subnets=[each.subnet for each in states if each.subnet in known and each.is_of_another_history(epoch)],
+            strays=[each.subnet for each in states if each.subnet not in known],
+        )
+        for host_id, states in sorted(served.items())
+    ]
+    return [each for each in found if each.subnets or each.strays]
+
+
+def _beware(connection: Connection, now_ms: int, since_ms: int, statuses: Mapping[str, HookStatus]) -> bool:
+    """Has nothing promised anew where hosts serve what this database knows nothing of; returns whether anything was. A
+    new epoch of our own is none of it: with that all subnets recover already."""
+    began = False
+    for each in _unknown(connection, statuses):
+        if each.strays:
+            strays = ", ".join(map(str, each.strays))
+            connection.execute(update(hosts).where(hosts.c.id == each.host).values(strays=strays))
+        began |= lineage.begin_recovery(
+            connection,
+            now_ms=now_ms,
+            since_ms=since_ms,
+            host_id=each.host,
+            subnet_ids=each.subnets,
+            evidence=each.evidence,
+        )
+    return began
 
 
 def _evidence(host_id: str, state: SubnetState, revision: int) -> str:

@@ -296,6 +296,7 @@ hosts = Table(
     Column("returned_ms", BigInteger, comment="when it last came back from being down or fenced"),
     Column("maintenance", Boolean, nullable=False, comment="it is to serve nothing until it is activated"),
     Column("fenced_ms", BigInteger, comment="when it was declared dead; null once it is known to serve nothing"),
+    Column("strays", String, comment="ids of the subnets that it serves and that are not known here; null: none"),
 )
 
 host_networks = Table(

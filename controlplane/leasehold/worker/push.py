@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from netaddr import IPAddress
 
@@ -101,8 +102,25 @@ class Push:
                 self._senders.pop(host_id).loop.stop()
 
 
+@dataclass(frozen=True)
+class _Pause:
+    """After so many failures in a row, until `time.monotonic()` is `until`."""
+
+    failures: int = 0
+    until: float = 0.0
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self.until - time.monotonic())
+
+    def after_another(self) -> "_Pause":
+        failures = self.failures + 1
+        return _Pause(failures, time.monotonic() + backoff_s(failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S))
+
+
 class _Sender:
-    """One host's: sends what it lacks, subnet after subnet, and backs off while the host cannot take it."""
+    """One host's: sends what it lacks, subnet after subnet. Backs off while the host does not answer, and from a subnet
+    whose reservations it refuses, while the others go on."""
 
     def __init__(self, ctx: Context, commands: Commands, host_id: str) -> None:
         self.ctx = self._ctx = ctx
@@ -117,8 +135,8 @@ class _Sender:
         self._at: dict[int, int] = {}
         self._unstored: dict[int, Advance] = {}
         self._store_at = 0.0
-        self._failures = 0
-        self._not_before = 0.0
+        self._pause = _Pause()
+        self._pauses: dict[int, _Pause] = {}
         self.loop = Loop(f"push to {host_id}", self._turn, at_end=self._store_last)
 
     def add(self, batches: Mapping[int, Batch | None]) -> None:
@@ -150,44 +168,52 @@ class _Sender:
     def retry(self) -> None:
         """The host was found away, and answers again: ends the present back-off."""
         self.found_away = False
-        self._not_before = 0.0
+        self._pause = replace(self._pause, until=0.0)
         self.loop.wake()
 
     def _turn(self) -> float:
-        wait_s = self._not_before - time.monotonic()
-        if wait_s > 0:
+        if wait_s := self._pause.left_s:
             return wait_s
         with self._lock:
-            behind, self._behind = self._behind, {}
+            due = sorted(each for each in self._behind if not self._pause_of(each).left_s)
+            behind = {each: self._behind.pop(each) for each in due}
         try:
-            for subnet_id in sorted(behind):
-                self._catch_up(subnet_id, behind[subnet_id])
+            for subnet_id, batches in behind.items():
+                try:
+                    self._catch_up(subnet_id, batches)
+                    self._pauses.pop(subnet_id, None)
+                except KeaRefused as error:
+                    log.warning("Host %s refuses reservations of subnet %d: %s", self.host_id, subnet_id, error)
+                    self._pauses[subnet_id] = self._pause_of(subnet_id).after_another()
+                    self._look_again([subnet_id])
+                    self._host = None
         except HostNotFound:
             self.loop.stop()
         except HostUnreachable as error:
             sightings.record_unreachable(self._ctx, self.host_id, str(error.facts["reason"]))
             self.found_away = True
             return self._back_off(behind)
-        except KeaRefused as error:
-            log.warning("Reservations for host %s were refused: %s", self.host_id, error)
-            return self._back_off(behind)
         except Exception:
             self._look_again(behind)
             raise
-        if self._failures:
-            # It was on record as away: whoever starts now is to see that it is not.
-            self._store()
-        self._failures = 0
-        self.found_away = False
-        return self._store_in_time()
+        else:
+            if self._pause.failures:
+                # It was on record as away: whoever starts now is to see that it is not.
+                self._store()
+            self._pause = _Pause()
+            self.found_away = False
+        wait_s = self._store_in_time()
+        with self._lock:
+            return min([wait_s, *(self._pause_of(each).left_s for each in self._behind)])
+
+    def _pause_of(self, subnet_id: int) -> _Pause:
+        return self._pauses.get(subnet_id, _Pause())
 
     def _back_off(self, behind: Iterable[int]) -> float:
         self._look_again(behind)
         self._host = None
-        self._failures += 1
-        wait_s = backoff_s(self._failures, _FIRST_BACKOFF_S, _MOST_BACKOFF_S)
-        self._not_before = time.monotonic() + wait_s
-        return wait_s
+        self._pause = self._pause.after_another()
+        return self._pause.left_s
 
     def _look_again(self, behind: Iterable[int]) -> None:
         with self._lock:
@@ -278,6 +304,7 @@ class _Sender:
 
     def _send_all(self, host: Host, resync: Resync) -> None:
         status = self._commands.status(host)
+        sightings.beware(self._ctx, host.id, status)
         state = next((each for each in status.subnets if each.subnet == resync.subnet), None)
         step = replication.log_step(self._ctx)
         state = state or SubnetState(subnet=resync.subnet, epoch="", revision=0, count=0, digest=EMPTY_DIGEST)

@@ -119,6 +119,12 @@ def upgrade() -> None:
             nullable=True,
             comment="when it was declared dead; null once it is known to serve nothing",
         ),
+        sa.Column(
+            "strays",
+            sa.String(),
+            nullable=True,
+            comment="ids of the subnets that it serves and that are not known here; null: none",
+        ),
         sa.CheckConstraint("health IN ('up', 'doubtful', 'down')", name=op.f("ck_hosts_health")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_hosts")),
     )
