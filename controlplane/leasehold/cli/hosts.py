@@ -188,7 +188,7 @@ def server() -> None:
 @click.option("--network", "network_id", type=ID, help="Those of this network only.")
 @as_json_option
 def list_servers(network_id: str | None, as_json: bool) -> None:
-    """List IPAM servers, and how far each is with its reservations."""
+    """List IPAM servers, how far each is with reservations and settings, and what is wrong."""
     ctx = open_database()
     ids = [each.id for each in networks.list_networks(ctx)] if network_id is None else [network_id]
     found = [each for one in ids for each in networks.list_servers(ctx, one)]
