@@ -188,13 +188,27 @@ def provided(
 def _keep_settings(
     connection: Connection, host_id: str, served: Sequence[Served], revisions: Mapping[int, int]
 ) -> bool:
-    """Writes which settings the host's Kea has; returns whether that is new."""
+    """Writes which settings the host's Kea has; returns whether that is new. Settings that were changed while it took
+    them are not counted: the next are on their way."""
     specs = {subnet_id: spec for each in served for subnet_id, spec in each.subnets}
     rows = connection.execute(select(server_subnets).where(server_subnets.c.host_id == host_id)).all()
     before = {row.subnet_id: (row.provided_revision, row.provided_cidr) for row in rows}
     after = before | dict.fromkeys(before.keys() - specs.keys(), (None, None))
     after |= {key: (revisions[key], str(spec.cidr)) for key, spec in specs.items() if spec is not None}
-    new = {key: after[key] for key in before if after[key] != before[key]}
+    new = {key: after[key] for key in sorted(before) if after[key] != before[key]}
+    # A change of the CIDR waits for these rows, or is seen below.
+    connection.execute(
+        select(server_subnets.c.subnet_id)
+        .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id.in_(new))
+        .order_by(server_subnets.c.subnet_id)
+        .with_for_update()
+    )
+    current = dict(
+        connection.execute(
+            select(subnets_table.c.id, subnets_table.c.settings_revision).where(subnets_table.c.id.in_(new))
+        ).all()
+    )
+    new = {key: (revision, cidr) for key, (revision, cidr) in new.items() if revision in (None, current.get(key))}
     for subnet_id, (revision, cidr) in new.items():
         _set_provided(connection, host_id, subnet_id, revision, cidr)
     return bool(new)
