@@ -333,6 +333,14 @@ def test_a_server_that_comes_back_still_says_what_its_kea_refuses(ctx: Context, 
     assert told(ctx) == ["started host-a", "refused host-a", "unreachable host-a", "recovered host-a"]
 
 
+def test_what_is_refused_while_no_guest_is_heard_is_told_too(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    loses_its_link(ctx, watch, clock)
+    refuses(ctx, watch, "blue")
+    assert serving(ctx, "blue") == {"host-a": ("unreachable", "interface eth0 has no link")}
+    assert told(ctx) == ["started host-a", "unreachable host-a", "refused host-a"]
+
+
 def test_a_host_that_refuses_one_network_is_chosen_for_others(ctx: Context, watch: Watch, clock: Clock) -> None:
     networks.put(ctx, "green", ipam_enabled=True, ipam_servers=1)
     subnets.create(ctx, SubnetSpec(network="green", cidr=IPNetwork("198.51.100.0/24")))

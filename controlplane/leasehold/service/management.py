@@ -244,9 +244,8 @@ def _keep_refusals(
         why = refusals.get(row.network_id)
         is_over = why is None and row.state == "running" and row.detail is not None
         is_new = why is not None and row.detail != why
-        if row.state == "unreachable" and sighting.trouble(row.network_id) is not None:
-            continue  # that is what it says
-        if is_new or is_over:
+        says_other = row.state == "unreachable" and sighting.trouble(row.network_id) is not None
+        if (is_new and not says_other) or is_over:
             own = (servers.c.host_id == host_id) & (servers.c.network_id == row.network_id)
             connection.execute(update(servers).where(own).values(detail=why))
         if is_new and row.network_id not in sighting.refusals:
