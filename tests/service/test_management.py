@@ -289,6 +289,24 @@ def test_a_start_counts_on_a_server_only_for_addresses_in_the_cidr_that_its_kea_
     assert confirmed_start(ctx, "192.0.3.7") == ("confirmed", None)
 
 
+def test_a_start_does_not_count_on_what_a_kea_had_before_the_cidr_became_smaller(ctx: Context, watch: Watch) -> None:
+    """It may have taken the smaller one, and the answer be lost or late."""
+    run(ctx, watch)
+    subnet_changes.change(ctx, SUBNET, {"cidr": IPNetwork("192.0.2.0/23")})
+    provides(ctx, watch)
+    large = management.assignments(ctx, watch)["host-a"]
+    subnet_changes.change(ctx, SUBNET, {"cidr": IPNetwork("192.0.2.0/24")})
+    small = management.assignments(ctx, watch)["host-a"]
+    management.provided(ctx, watch, "host-a", large.served, large.settings)
+    subnet_changes.change(ctx, SUBNET, {"cidr": IPNetwork("192.0.2.0/23")})
+    assert confirmed_start(ctx, "192.0.2.7")[0] == "confirmed"
+    assert confirmed_start(ctx, "192.0.3.7")[0] == "pending"
+    management.provided(ctx, watch, "host-a", small.served, small.settings)
+    assert confirmed_start(ctx, "192.0.3.7")[0] == "pending"
+    provides(ctx, watch)
+    assert confirmed_start(ctx, "192.0.3.7")[0] == "confirmed"
+
+
 def test_a_start_does_not_wait_for_settings_that_no_address_depends_on(ctx: Context, watch: Watch) -> None:
     run(ctx, watch)
     provides(ctx, watch)
@@ -350,6 +368,14 @@ def test_a_server_that_comes_back_still_says_what_its_kea_refuses(ctx: Context, 
     answers(ctx, watch, managed=True, has=has)
     assert serving(ctx, "blue") == {"host-a": ("running", "Kea refused config-test: no")}
     assert told(ctx) == ["started host-a", "refused host-a", "unreachable host-a", "recovered host-a"]
+
+
+def test_what_is_refused_while_no_guest_is_heard_is_told_too(ctx: Context, watch: Watch, clock: Clock) -> None:
+    run(ctx, watch)
+    loses_its_link(ctx, watch, clock)
+    refuses(ctx, watch, "blue")
+    assert serving(ctx, "blue") == {"host-a": ("unreachable", "interface eth0 has no link")}
+    assert told(ctx) == ["started host-a", "unreachable host-a", "refused host-a"]
 
 
 def test_a_host_that_refuses_one_network_is_chosen_for_others(ctx: Context, watch: Watch, clock: Clock) -> None:

@@ -77,13 +77,18 @@ def test_servers_are_told_with_what_they_lack(api: Api, ctx: Context, subnet: in
     with ctx.db.write() as connection:
         connection.execute(insert(servers).values(host_id="host-a", network_id="blue", state="running", since_ms=0))
         connection.execute(
-            insert(server_subnets).values(host_id="host-a", subnet_id=subnet, confirmed_revision=2, confirmed_ms=0)
+            insert(server_subnets).values(
+                host_id="host-a", subnet_id=subnet, confirmed_revision=2, confirmed_ms=0, provided_revision=1
+            )
         )
         connection.execute(update(subnets).values(revision=5))
     where = {"server": "host-a", "subnet": "192.0.2.0/24", "subnet_id": str(subnet), "network": "blue"}
     assert value(api, "leasehold_servers", network="blue", state="running") == 1
     assert value(api, "leasehold_server_lag_revisions", **where) == 3
     assert value(api, "leasehold_server_in_sync", **where) == 0
+    assert value(api, "leasehold_server_settings_in_sync", **where) == 1
+    api.patch(f"/v1/subnets/{subnet}", mtu=1400)
+    assert value(api, "leasehold_server_settings_in_sync", **where) == 0
 
 
 def test_webhooks_are_told_with_what_they_lack(api: Api, pool: str) -> None:

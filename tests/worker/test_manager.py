@@ -116,6 +116,7 @@ def test_a_second_subnet_is_served_too(site: Site) -> None:
 
 
 def test_a_start_in_a_part_that_a_subnet_has_just_got_is_ready_when_the_host_serves_that(site: Site) -> None:
+    site.change_settings(manage_interval_s=60)
     host = site.add_host("host-a")
     subnet = site.subnet()
     site.start()

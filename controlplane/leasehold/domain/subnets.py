@@ -64,6 +64,13 @@ def overlap(one: IPNetwork, other: IPNetwork) -> bool:
     return bool(one.version == other.version and one.first <= other.last and other.first <= one.last)
 
 
+def common(one: IPNetwork, other: IPNetwork) -> IPNetwork | None:
+    """What is in both: CIDRs lie within each other or apart."""
+    if not overlap(one, other):
+        return None
+    return min(one, other, key=lambda each: each.size)
+
+
 def clashes(cidrs: Iterable[tuple[str, IPNetwork]]) -> dict[str, set[str]]:
     """Networks by name that share addresses with others, with those others. A name may come with several CIDRs."""
     found: dict[str, set[str]] = {}

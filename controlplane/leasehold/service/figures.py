@@ -37,13 +37,15 @@ class Stock:
 
 @dataclass(frozen=True, kw_only=True)
 class Lag:
-    """How many revisions of a subnet a server has not confirmed; None where it has confirmed none."""
+    """How many revisions of a subnet a server has not confirmed, None where it has confirmed none; `has_settings` says
+    whether its Kea has the subnet with the settings that it is to have."""
 
     host: str
     subnet: int
     cidr: str
     network: str
     revisions: int | None
+    has_settings: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,7 @@ def read(ctx: Context) -> Figures:
                 cidr=row.cidr,
                 network=row.network_id,
                 revisions=None if row.confirmed_revision is None else row.revision - row.confirmed_revision,
+                has_settings=row.provided_revision == row.settings_revision,
             )
             for row in connection.execute(
                 select(
@@ -145,7 +148,9 @@ def read(ctx: Context) -> Figures:
                     subnets.c.cidr,
                     subnets.c.network_id,
                     subnets.c.revision,
+                    subnets.c.settings_revision,
                     server_subnets.c.confirmed_revision,
+                    server_subnets.c.provided_revision,
                 )
                 .join(subnets, subnets.c.network_id == servers.c.network_id)
                 .join(

@@ -188,13 +188,27 @@ def provided(
 def _keep_settings(
     connection: Connection, host_id: str, served: Sequence[Served], revisions: Mapping[int, int]
 ) -> bool:
-    """Writes which settings the host's Kea has; returns whether that is new."""
+    """Writes which settings the host's Kea has; returns whether that is new. Settings that were changed while it took
+    them are not counted: the next are on their way."""
     specs = {subnet_id: spec for each in served for subnet_id, spec in each.subnets}
     rows = connection.execute(select(server_subnets).where(server_subnets.c.host_id == host_id)).all()
     before = {row.subnet_id: (row.provided_revision, row.provided_cidr) for row in rows}
     after = before | dict.fromkeys(before.keys() - specs.keys(), (None, None))
     after |= {key: (revisions[key], str(spec.cidr)) for key, spec in specs.items() if spec is not None}
-    new = {key: after[key] for key in before if after[key] != before[key]}
+    new = {key: after[key] for key in sorted(before) if after[key] != before[key]}
+    # A change of the CIDR waits for these rows, or is seen below.
+    connection.execute(
+        select(server_subnets.c.subnet_id)
+        .where(server_subnets.c.host_id == host_id, server_subnets.c.subnet_id.in_(new))
+        .order_by(server_subnets.c.subnet_id)
+        .with_for_update()
+    )
+    current = dict(
+        connection.execute(
+            select(subnets_table.c.id, subnets_table.c.settings_revision).where(subnets_table.c.id.in_(new))
+        ).all()
+    )
+    new = {key: (revision, cidr) for key, (revision, cidr) in new.items() if revision in (None, current.get(key))}
     for subnet_id, (revision, cidr) in new.items():
         _set_provided(connection, host_id, subnet_id, revision, cidr)
     return bool(new)
@@ -230,9 +244,8 @@ def _keep_refusals(
         why = refusals.get(row.network_id)
         is_over = why is None and row.state == "running" and row.detail is not None
         is_new = why is not None and row.detail != why
-        if row.state == "unreachable" and sighting.trouble(row.network_id) is not None:
-            continue  # that is what it says
-        if is_new or is_over:
+        says_other = row.state == "unreachable" and sighting.trouble(row.network_id) is not None
+        if (is_new and not says_other) or is_over:
             own = (servers.c.host_id == host_id) & (servers.c.network_id == row.network_id)
             connection.execute(update(servers).where(own).values(detail=why))
         if is_new and row.network_id not in sighting.refusals:

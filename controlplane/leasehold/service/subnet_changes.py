@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from netaddr import IPAddress
+from netaddr import IPAddress, IPNetwork
 from sqlalchemy import Connection, Table, case, false, func, or_, select, update
 
 from leasehold.domain.addresses import Mac
 from leasehold.domain.mac_pools import gaps
-from leasehold.domain.subnets import Extent, address_at, assignable, check, offset_of, without
+from leasehold.domain.subnets import Extent, address_at, assignable, check, common, offset_of, without
 from leasehold.domain.values import AddressInUse, Subnet, SubnetEffect, SubnetSpec
 from leasehold.errors import InUse, RevisionMismatch
 from leasehold.service import exhaustion, macs, subnets
@@ -21,7 +21,7 @@ from leasehold.service.context import Context
 from leasehold.service.events import queue_up
 from leasehold.store import extents
 from leasehold.store.database import AnyRow
-from leasehold.store.tables import addresses, free_extents, leases, metadata, spaces, vnics
+from leasehold.store.tables import addresses, free_extents, leases, metadata, server_subnets, spaces, vnics
 from leasehold.store.tables import subnets as subnets_table
 
 _NAMED = 50
@@ -52,6 +52,7 @@ def change(
         check(spec)
         if spec.cidr != before.cidr:
             subnets.refuse_overlap(connection, spec, subnet_id)
+            _narrow(connection, subnet_id, spec.cidr)
         _refuse_loss(connection, row, before, spec)
         shift = int(before.cidr.first) - int(spec.cidr.first)
         hosts = subnets.addresses_of_hosts(connection, row.network_id)
@@ -76,6 +77,23 @@ def change(
             _shift_in(connection, leases, row, shift)
     ctx.bell.ring()
     return subnet, effect
+
+
+def _narrow(connection: Connection, subnet_id: int, cidr: IPNetwork) -> None:
+    """From now on servers may take this CIDR at any time: what is outside, they are not known to serve any more."""
+    provided = connection.execute(
+        select(server_subnets.c.host_id, server_subnets.c.provided_cidr)
+        .where(server_subnets.c.subnet_id == subnet_id, server_subnets.c.provided_cidr.is_not(None))
+        .order_by(server_subnets.c.host_id)
+        .with_for_update()
+    ).all()
+    for host_id, text in provided:
+        both = common(IPNetwork(text), cidr)
+        connection.execute(
+            update(server_subnets)
+            .where(server_subnets.c.subnet_id == subnet_id, server_subnets.c.host_id == host_id)
+            .values(provided_cidr=None if both is None else str(both))
+        )
 
 
 def locked(connection: Connection, subnet_id: int, revision: int | None, *, with_vnics: bool = False) -> AnyRow:

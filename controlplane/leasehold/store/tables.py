@@ -337,7 +337,7 @@ server_subnets = Table(
     Column("confirmed_revision", BigInteger, comment="null: never confirmed in this epoch; it wants a full resync"),
     Column("confirmed_ms", BigInteger),
     Column("provided_revision", BigInteger, comment="of the settings that its Kea took; null: it has not the subnet"),
-    Column("provided_cidr", String, comment="of these settings: addresses outside are not served yet"),
+    Column("provided_cidr", String, comment="in these settings, less what was taken from it since"),
     PrimaryKeyConstraint("host_id", "subnet_id"),
 )
 

@@ -97,8 +97,14 @@ def _servers(found: Figures) -> Iterator[Metric]:
     confirmed = GaugeMetricFamily(
         "leasehold_server_in_sync", "1 if a server has confirmed a subnet's present revision, else 0.", labels=labels
     )
+    settings = GaugeMetricFamily(
+        "leasehold_server_settings_in_sync",
+        "1 if a server's Kea has a subnet's present settings, else 0.",
+        labels=labels,
+    )
     for each in found.lags:
         values = [each.host, each.cidr, str(each.subnet), each.network]
+        settings.add_metric(values, each.has_settings)
         if each.revisions is not None:
             lag.add_metric(values, each.revisions)
         confirmed.add_metric(values, each.revisions == 0)
@@ -110,7 +116,7 @@ def _servers(found: Figures) -> Iterator[Metric]:
         up.add_metric([host.host], host.answers)
         if host.answered_s is not None:
             answered.add_metric([host.host], host.answered_s)
-    yield from (servers, wanted, lag, confirmed, up, answered)
+    yield from (servers, wanted, lag, confirmed, settings, up, answered)
 
 
 def _told(found: Figures) -> Iterator[Metric]:

@@ -508,7 +508,7 @@ def upgrade() -> None:
             "provided_cidr",
             sa.String(),
             nullable=True,
-            comment="of these settings: addresses outside are not served yet",
+            comment="in these settings, less what was taken from it since",
         ),
         sa.ForeignKeyConstraint(["subnet_id"], ["subnets.id"], name=op.f("fk_server_subnets_subnet_id")),
         sa.PrimaryKeyConstraint("host_id", "subnet_id", name=op.f("pk_server_subnets")),
