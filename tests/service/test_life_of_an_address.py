@@ -23,7 +23,7 @@ from leasehold.errors import (
 from leasehold.service import hosts, mac_pools, networks, replication, reservations, subnets, vnics
 from leasehold.service.context import Context
 from leasehold.service.replication import Advance
-from leasehold.store.tables import reservation_log, server_subnets, servers
+from leasehold.store.tables import leases, reservation_log, server_subnets, servers
 from service.conftest import Clock
 
 
@@ -163,6 +163,29 @@ def test_what_a_running_guest_left_is_free_when_its_lease_has_ended_for_sure(ctx
         pass
     reservations.sweep(ctx)
     clock.advance(599.9)
+    reservations.sweep(ctx)
+    assert subnets.get(ctx, subnet.id).usage.cooling == 1
+    clock.advance(0.1)
+    reservations.sweep(ctx)
+    assert subnets.get(ctx, subnet.id).usage.cooling == 0
+
+
+def test_a_longer_lease_of_an_earlier_time_is_waited_for(ctx: Context, clock: Clock) -> None:
+    subnet = a_subnet(ctx, lease_time_s=60)
+    other = subnets.create(ctx, SubnetSpec(network="blue", cidr=IPNetwork("198.51.100.0/24")))
+    vnic = a_vnic(ctx, "a", subnet)
+    start(ctx, "a")
+    now_ms = ctx.now_ms()
+    with ctx.db.write() as connection:
+        connection.execute(
+            insert(leases).values(
+                subnet_id=subnet.id, offset=1, host_id="one", mac=vnic.mac.value, state="assigned", since_ms=now_ms,
+                told_ms=now_ms, expires_ms=now_ms + 3_600_000, sequence=1, diverged=False,
+            )
+        )  # fmt: skip
+    vnics.change(ctx, "a", {"subnet": other.id}, wait="none")
+    reservations.sweep(ctx)
+    clock.advance(3599.9)
     reservations.sweep(ctx)
     assert subnets.get(ctx, subnet.id).usage.cooling == 1
     clock.advance(0.1)

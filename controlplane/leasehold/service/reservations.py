@@ -15,6 +15,7 @@ from sqlalchemy import (
     case,
     delete,
     false,
+    func,
     insert,
     literal,
     or_,
@@ -253,13 +254,17 @@ def let_go(ctx: Context, connection: Connection, subnet: AnyRow, row: AnyRow, *,
     """Lets the held address of this row drain. The subnet's row is locked.
 
     A guest that runs on uses the address until it asks to renew it, and one that cannot ask until its lease ends. So
-    the address cools for as long as a lease lasts.
+    the address cools for as long as a lease lasts, or the one that is known, where it is of a time with longer ones.
     """
+    guest_lease_ms = 0
+    if guest_runs:
+        expires_ms = _lease_end(connection, subnet_id=row.subnet_id, offset=row.offset).scalar_one() or 0
+        guest_lease_ms = max(subnet.lease_time_s * 1000, expires_ms - ctx.now_ms())
     revision = _log(connection, subnet, Mac(row.mac), row.offset, held=False)
     connection.execute(
         update(addresses)
         .where(addresses.c.subnet_id == row.subnet_id, addresses.c.offset == row.offset)
-        .values(state="draining", revision=revision, guest_lease_ms=subnet.lease_time_s * 1000 if guest_runs else 0)
+        .values(state="draining", revision=revision, guest_lease_ms=guest_lease_ms)
     )
     tell(ctx, connection, "reservation.removed", subnet, row.offset, Mac(row.mac), row.vnic_id)
 
@@ -398,6 +403,11 @@ def _concerned(subnet_id: Any, whose: ColumnElement[bool], is_twin: ColumnElemen
         .where(addresses.c.subnet_id == subnet_id, whose)
         .order_by(addresses.c.state != "held", addresses.c.revision.desc())
     )
+
+
+@prepared
+def _lease_end(subnet_id: Any, offset: Any) -> Executable:
+    return select(func.max(leases.c.expires_ms)).where(leases.c.subnet_id == subnet_id, leases.c.offset == offset)
 
 
 @prepared
