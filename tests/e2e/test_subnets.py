@@ -25,7 +25,7 @@ SECOND = {
         {"name": "domain-search", "value": ["a.example", "b.example"]},
         {"code": 224, "value": "0a0b"},
     ],
-    "lease_time": 20,
+    "lease_time": 60,
 }
 ASKED_FOR = bytes([Option.SUBNET_MASK, Option.ROUTER, 26, 66, 119, 121, 224])
 
@@ -99,7 +99,7 @@ def asked(guest: Vm) -> Message | None:
 
 @pytest.mark.parametrize("order", ["first, second", "second, first"])
 def test_a_guest_gets_its_address_on_whichever_subnet_it_is(stage: Stage, second: int, order: str) -> None:
-    of_name: dict[str, Any] = {"first": (stage.subnet, "192.0.2.", 600), "second": (second, "203.0.113.", 20)}
+    of_name: dict[str, Any] = {"first": (stage.subnet, "192.0.2.", 600), "second": (second, "203.0.113.", 60)}
     for name in order.split(", "):
         subnet, prefix, lease_time_s = of_name[name]
         guest = started(stage, subnet)
@@ -182,7 +182,7 @@ def test_a_renumbered_subnets_guests_have_their_new_addresses(stage: Stage, seco
     )
     wait_until(
         lambda: [each["id"] for each in stage.get("/v1/subnets")["items"]] == [stage.subnet, new],
-        60,
+        120,
         "the old subnet is gone, now that a lease of it has ended for sure",
     )
     wait_until(lambda: managed(stage) == {stage.subnet, new}, 20, "it is not served any more")

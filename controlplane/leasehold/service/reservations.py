@@ -407,7 +407,9 @@ def _concerned(subnet_id: Any, whose: ColumnElement[bool], is_twin: ColumnElemen
 
 @prepared
 def _lease_end(subnet_id: Any, offset: Any) -> Executable:
-    return select(func.max(leases.c.expires_ms)).where(leases.c.subnet_id == subnet_id, leases.c.offset == offset)
+    """The last instant for which a lease of the address is known."""
+    own = (leases.c.subnet_id == subnet_id) & (leases.c.offset == offset)
+    return select(func.max(leases.c.expires_ms).label("end")).where(own)
 
 
 @prepared
