@@ -174,3 +174,56 @@ def test_a_servers_own_socket_is_told_no_service(serve: Serve, requests: list[by
     direct.command(serve(200, answer(result=0)), "config-get")
     direct.close()
     assert json.loads(requests[0]) == {"command": "config-get"}
+
+
+@pytest.fixture
+def say() -> Iterator[Callable[..., Host]]:
+    """A double that says these octets, piece by piece, to whoever asks, and then closes."""
+    listening: list[socket.socket] = []
+
+    def start(*pieces: bytes) -> Host:
+        server = socket.create_server(("127.0.0.1", 0))
+        listening.append(server)
+
+        def serve() -> None:
+            asking, _ = server.accept()
+            with asking:
+                asking.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                asked = b""
+                while not asked.endswith(b"}"):
+                    asked += asking.recv(65536)
+                for piece in pieces:
+                    asking.sendall(piece)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return host_at(f"http://127.0.0.1:{server.getsockname()[1]}/")
+
+    yield start
+    for each in listening:
+        each.close()
+
+
+def test_an_answer_may_come_octet_by_octet(here: Transport, say: Callable[..., Host]) -> None:
+    body = answer(result=0, text="", arguments={"a": 1})
+    whole = b"HTTP/1.1 200 OK\r\ncontent-length:  %d\r\nDate: now\r\n\r\n%b" % (len(body), body)
+    host = say(*(whole[at : at + 1] for at in range(len(whole))))
+    assert here.command(host, "list-commands").arguments == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[{}",
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\n[]",
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000,
+    ],
+    ids=["nothing", "half a head", "half a body", "no length", "chunks", "a negative length", "no HTTP", "a long head"],
+)
+def test_half_an_answer_or_none_of_keas_is_no_answer(here: Transport, say: Callable[..., Host], said: bytes) -> None:
+    with pytest.raises(HostUnreachable, match="host-a"):
+        here.command(say(said), "list-commands")

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _FIRST_BACKOFF_S = 0.2
 _MOST_BACKOFF_S = 5
 _IDLE_S = 60
-_STORE_AFTER_S = 0.01
+_STORE_AFTER_S = 0.05
 _REST_PER_WORK = 3
 _MOST_REST_S = 1.0
 
