@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from netaddr import IPNetwork
+from sqlalchemy import update
 
 from cli.conftest import Run
 from leasehold.domain.addresses import Mac
@@ -14,6 +15,7 @@ from leasehold.domain.values import SubnetSpec
 from leasehold.service import devices, hosts, management, networks, replication, sightings, subnets
 from leasehold.service.context import Context
 from leasehold.service.sightings import Answer, Watch
+from leasehold.store.tables import server_subnets
 
 ATTACHED = "blue=eth1,192.0.2.2"
 
@@ -151,6 +153,9 @@ def test_how_far_a_server_is_behind_is_counted(run: Run, ctx: Context) -> None:
     assert "everything" not in run("server", "list").stdout
     for number in range(3):
         devices.add(ctx, subnet.id, Mac(0x020000000000 + number), None)
+    assert run("server", "list").stdout.split()[-2:] == ["3,", "settings"]
+    with ctx.db.write() as connection:
+        connection.execute(update(server_subnets).values(provided_revision=subnet.settings_revision))
     assert run("server", "list").stdout.split()[-1] == "3"
 
 
