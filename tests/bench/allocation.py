@@ -14,6 +14,7 @@ from bench.figures import Figure
 from lab.postgres import postgres
 from leasehold.config import Settings
 from leasehold.domain.addresses import Mac, MacRange
+from leasehold.domain.extents import Extent
 from leasehold.domain.values import VnicSpec
 from leasehold.service import mac_pools, scopes, vnics
 from leasehold.service.context import Context, open_context
@@ -56,7 +57,7 @@ class _Pools:
         self._ctx = ctx
         self._next_base = 0
 
-    def add(self, size: int, free: list[extents.Extent]) -> str:
+    def add(self, size: int, free: list[Extent]) -> str:
         """A cluster whose MAC pool has `size` MACs, of which these, counted from its first, are free."""
         base = _FIRST_MAC + self._next_base
         # The next block whose first octet is not of multicast MACs.
@@ -150,7 +151,7 @@ def _bulk(ctx: Context, database: str, pools: _Pools) -> Figure:
     )
 
 
-def _scattered(size: int, full_percent: float) -> list[extents.Extent]:
+def _scattered(size: int, full_percent: float) -> list[Extent]:
     """What is free of `size` MACs at that fill: single ones evenly apart, or runs where those would be too many."""
     free = round(size * (100 - full_percent) / 100)
     if free == size:

@@ -4,9 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from leasehold.domain.addresses import Mac, MacRange
-from leasehold.domain.extents import Extent as Extent
-from leasehold.domain.extents import gaps as gaps
-from leasehold.domain.extents import without
+from leasehold.domain.extents import Extent, without
 from leasehold.errors import MacPoolInvalid, RangeInvalid, RangeNotUnicast, RangesOverlap
 
 _GROUP_BIT_BLOCK = 1 << 40

@@ -8,8 +8,7 @@ from functools import lru_cache
 from netaddr import IPAddress, IPNetwork
 
 from leasehold.domain.addresses import AddressRange
-from leasehold.domain.extents import Extent as Extent
-from leasehold.domain.extents import without as without
+from leasehold.domain.extents import Extent, without
 from leasehold.domain.mac_pools import check_ranges
 from leasehold.domain.options import MAX_OCTETS, encode_routes
 from leasehold.domain.values import SubnetSpec

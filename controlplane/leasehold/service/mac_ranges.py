@@ -6,7 +6,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, false, func, insert, or_, select
 
 from leasehold.domain.addresses import Mac, MacRange
-from leasehold.domain.mac_pools import Extent, difference, gaps
+from leasehold.domain.extents import Extent, gaps
+from leasehold.domain.mac_pools import difference
 from leasehold.domain.values import MacInUse, Overlap
 from leasehold.errors import RangesOverlapPools
 from leasehold.service import macs as macs_service

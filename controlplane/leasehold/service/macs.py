@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, or_, selec
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import Mac
+from leasehold.domain.extents import Extent
 from leasehold.errors import MacPoolExhausted, MacTaken
 from leasehold.service import events
 from leasehold.service.context import Context
@@ -89,7 +90,7 @@ def draw(
     connection: Connection,
     pool_id: str,
     vnic_ids: Sequence[str],
-    within: Sequence[extents.Extent] | None = None,
+    within: Sequence[Extent] | None = None,
 ) -> list[Mac]:
     """Takes a free MAC of the pool for each vNIC, ascending; with `within` out of these parts of its ranges only.
 
@@ -196,7 +197,7 @@ def may_regain(connection: Connection, vnic_ids: Sequence[str]) -> list[tuple[st
     return [(row.vnic_id, Mac(row.mac)) for row in found]
 
 
-def regain(connection: Connection, vnic_id: str, within: Sequence[extents.Extent] | None = None) -> Mac | None:
+def regain(connection: Connection, vnic_id: str, within: Sequence[Extent] | None = None) -> Mac | None:
     """Takes the MAC that the vNIC let go, while it cools, with `within` out of these only; None if there is none."""
     fitting = true() if within is None else or_(*(macs.c.mac.between(first, last) for first, last in within))
     mac: int | None = connection.execute(

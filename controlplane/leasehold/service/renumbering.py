@@ -7,8 +7,9 @@ from netaddr import IPAddress, IPNetwork
 from sqlalchemy import Connection, bindparam, select, update
 
 from leasehold.domain.addresses import AddressRange, Mac
+from leasehold.domain.extents import without
 from leasehold.domain.replication import toggle
-from leasehold.domain.subnets import offset_of, within, without
+from leasehold.domain.subnets import offset_of, within
 from leasehold.domain.values import Renumbered, RenumberedAddress, Subnet, SubnetSpec
 from leasehold.service import exhaustion, lineage, reservations, subnet_changes, subnets
 from leasehold.service.context import Context

@@ -12,8 +12,8 @@ from netaddr import IPAddress, IPNetwork
 from sqlalchemy import Connection, Table, case, false, func, or_, select, update
 
 from leasehold.domain.addresses import Mac
-from leasehold.domain.mac_pools import gaps
-from leasehold.domain.subnets import Extent, address_at, assignable, check, common, offset_of, without
+from leasehold.domain.extents import Extent, gaps, without
+from leasehold.domain.subnets import address_at, assignable, check, common, offset_of
 from leasehold.domain.values import AddressInUse, Subnet, SubnetEffect, SubnetSpec
 from leasehold.errors import InUse, RevisionMismatch
 from leasehold.service import exhaustion, macs, subnets

@@ -8,9 +8,10 @@ from sqlalchemy import Connection, Select, and_, delete, func, insert, select, t
 from sqlalchemy.sql.base import Executable
 
 from leasehold.domain.addresses import AddressRange, Mac, MacRange
+from leasehold.domain.extents import Extent
 from leasehold.domain.options import Route, parse_option
 from leasehold.domain.replication import EMPTY_DIGEST
-from leasehold.domain.subnets import Extent, assignable, check, offset_of, overlap, within
+from leasehold.domain.subnets import assignable, check, offset_of, overlap, within
 from leasehold.domain.values import Subnet, SubnetSpec, SubnetUsage
 from leasehold.errors import AddressTaken, InUse, RangesOverlapSubnets, SubnetNotFound, SubnetOverlap
 from leasehold.service import macs, networks

@@ -12,12 +12,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.sql.base import Executable
 
+from leasehold.domain.extents import Extent
 from leasehold.store.database import AnyRow
 from leasehold.store.prepared import prepared
 from leasehold.store.tables import free_extents, spaces
-
-Extent = tuple[int, int]
-"""First and last number, both inclusive."""
 
 _NO_END = 2**63 - 1
 
